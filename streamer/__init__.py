@@ -1,0 +1,1 @@
+"""scanwise: the daemon, its client and its command line."""
