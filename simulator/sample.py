@@ -1,0 +1,209 @@
+"""Specimens by name or by TOML file, with their truth kept factored: abundances and end-members."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from simulator.axis import Axis
+from simulator.layout import Canvas, Stroke
+from simulator.techniques.base import Described, EndMembers, Phase
+from simulator.techniques.registry import TECHNIQUES
+
+Floats = NDArray[np.float64]
+RARE_SHARE = 0.05
+"""A position belongs to an unexpected phase where this share of its counts is of it."""
+
+
+class AxisRange(Described):
+    """An axis from its first channel to just past its last."""
+
+    start: float
+    stop: float
+    channels: Annotated[int, Field(ge=1)]
+
+
+class SpecimenFile(Described):
+    """A specimen as its TOML file describes it."""
+
+    title: str
+    technique: str
+    shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    step_nm: Annotated[float, Field(gt=0)] = 5.0
+    counts: Annotated[float, Field(gt=0)]
+    axis: AxisRange
+    phases: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    conditions: dict[str, Any] = Field(default_factory=dict)
+    layout: Annotated[list[Stroke], Field(min_length=1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Specimen:
+    """What is under the beam, with its truth.
+
+    Expected counts of position i at a dose of c counts are ``c * abundances[i] @ endmembers``; over the
+    map they have a mean sum of c.
+
+    Parameters
+    ----------
+    name, title, technique : str
+    axis : Axis
+    nav_shape : (ny, nx)
+    step_nm : float
+        Distance of neighbouring positions.
+    phases : tuple of str
+        Names of the M end-members.
+    endmembers : f8[M, D]
+        Expected spectra; their mean over the map, weighted by abundance, sums to 1.
+    abundances : f8[n, M]
+        How much of each phase a position has, thickness and live time included.
+    unexpected : tuple of str
+        Names of phases that nobody counts on.
+    counts : float
+        The mean counts of a visit that the specimen suggests.
+    """
+
+    name: str
+    title: str
+    technique: str
+    axis: Axis
+    nav_shape: tuple[int, int]
+    step_nm: float
+    phases: tuple[str, ...]
+    endmembers: Floats
+    abundances: Floats
+    unexpected: tuple[str, ...]
+    counts: float
+
+    @property
+    def n_positions(self) -> int:
+        """Number of positions of the map."""
+        return len(self.abundances)
+
+    def expected(self, positions: NDArray[Any] | slice = slice(None)) -> Floats:
+        """Return expected spectra at unit dose, f8[n, D]."""
+        return np.asarray(self.abundances[positions] @ self.endmembers)
+
+    def phase_map(self) -> NDArray[np.int32]:
+        """Return the phase with most counts at each position, i4[ny, nx]."""
+        best: NDArray[np.int32] = np.argmax(self._shares(), axis=1).astype(np.int32)
+        return best.reshape(self.nav_shape)
+
+    def rare_positions(self) -> NDArray[np.int64]:
+        """Return flat positions that hold a phase nobody expects, sorted."""
+        columns = [self.phases.index(name) for name in self.unexpected]
+        return np.flatnonzero(self._shares()[:, columns].max(axis=1, initial=0.0) > RARE_SHARE)
+
+    def _shares(self) -> Floats:
+        signal = self.abundances * self.endmembers.sum(axis=1)
+        total = signal.sum(axis=1, keepdims=True)
+        return np.asarray(np.divide(signal, total, out=np.zeros_like(signal), where=total > 0))
+
+    def save(self, path: Path, counts: float, **more: Any) -> None:
+        """Write the truth as .npz; expected counts of one visit are abundances @ endmembers."""
+        truth = {
+            "abundances": self.abundances,
+            "endmembers": counts * self.endmembers,
+            "names": np.array(self.phases),
+            "unexpected": np.array(self.unexpected, dtype="U64"),
+            "rare": self.rare_positions(),
+            "phase": self.phase_map(),
+            "axis": self.axis.values,
+            "axis_units": np.array(self.axis.units),
+            "nav_shape": np.array(self.nav_shape),
+            "counts": np.array(counts),
+            "specimen": np.array(self.name),
+        }
+        np.savez_compressed(path, **truth, **more)  # type: ignore[arg-type]
+
+
+def specimen_names() -> list[str]:
+    """Return the names of the specimens that come with the simulator."""
+    names = [p.name for p in files("simulator.specimens").iterdir()]
+    return sorted(n.removesuffix(".toml") for n in names if n.endswith(".toml"))
+
+
+def load_specimen(
+    name: str, *, seed: int = 0, shape: tuple[int, int] | None = None, channels: int | None = None
+) -> Specimen:
+    """Build a specimen.
+
+    Parameters
+    ----------
+    name : str
+        One of `specimen_names`, or the path of a TOML file.
+    seed : int
+        Where grains and particles lie.
+    shape : (ny, nx), optional
+        Another size of the map; layouts scale with it.
+    channels : int, optional
+        Another number of channels over the same range.
+
+    Raises
+    ------
+    ValueError
+        Saying which key of the file is wrong, or what names there are.
+    """
+    described = _read(name)
+    changes: dict[str, Any] = {}
+    if shape is not None:
+        changes["shape"] = shape
+    if channels is not None:
+        changes["axis"] = described.axis.model_copy(update={"channels": channels})
+    return build(Path(name).stem, described.model_copy(update=changes), seed)
+
+
+def _read(name: str) -> SpecimenFile:
+    if name in specimen_names():
+        text = files("simulator.specimens").joinpath(f"{name}.toml").read_text("utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        raise ValueError(f"no specimen {name!r}: neither a file nor one of {', '.join(specimen_names())}")
+    try:
+        return SpecimenFile.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ValueError(f"specimen {name}: {error}") from error
+
+
+def build(name: str, described: SpecimenFile, seed: int) -> Specimen:
+    """Turn a description into a specimen.
+
+    Raises
+    ------
+    ValueError
+        Where technique, phases or layout make no sense.
+    """
+    if described.technique not in TECHNIQUES:
+        raise ValueError(f"specimen {name}: {described.technique!r} is none of {sorted(TECHNIQUES)}")
+    technique = TECHNIQUES[described.technique]
+    phases: list[Phase] = [technique.phase.model_validate(p) for p in described.phases]
+    conditions = technique.conditions.model_validate(described.conditions)
+    ends = described.axis
+    axis = Axis.linear(technique.axis_name, technique.units, ends.start, ends.stop, ends.channels)
+    canvas = Canvas(described.shape, [p.name for p in phases], np.random.Generator(np.random.Philox(seed)))
+    for stroke in described.layout:
+        canvas.paint(stroke)
+    members = technique.endmembers(phases, conditions, axis)
+    specimen = Specimen(
+        name, described.title, technique.name, axis, described.shape, described.step_nm,
+        tuple(p.name for p in phases), members.spectra, _alive(canvas.abundances(), members),
+        tuple(p.name for p in phases if not p.expected), described.counts,
+    )  # fmt: skip
+    mean = float((specimen.abundances @ members.spectra.sum(axis=1)).mean())
+    return replace(specimen, endmembers=members.spectra / mean)
+
+
+def _alive(abundances: Floats, members: EndMembers) -> Floats:
+    """Scale abundances by the share of time in which a detector with dead time is ready."""
+    if members.input_rates_hz is None:
+        return abundances
+    rates = abundances @ members.input_rates_hz
+    return np.asarray(abundances * np.exp(-rates * members.dead_time_s)[:, None])

@@ -1,0 +1,1 @@
+"""Specimen files that come with the simulator."""
