@@ -87,15 +87,12 @@ def little_endian(array: NDArray[Any]) -> NDArray[Any]:
 
 def raw(array: NDArray[Any]) -> memoryview:
     """Return the bytes of an array as a message part, without a copy where possible."""
-    return memoryview(little_endian(array).reshape(-1).view(np.uint8))
+    return little_endian(array).reshape(-1).view(np.uint8).data
 
 
 def describe(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
     """List the arrays in the order of their parts, as ``arrays`` in a header has them."""
-    return [
-        {"name": name, "dtype": little_endian(a).dtype.str, "shape": list(a.shape)}
-        for name, a in arrays.items()
-    ]
+    return [{"name": name, "dtype": little_endian(a).dtype.str, "shape": list(a.shape)} for name, a in arrays.items()]
 
 
 _KINDS = frozenset("biuf")

@@ -105,7 +105,7 @@ def decode_replay_answer(parts: Sequence[Part]) -> ReplayAnswer:
     at = 1
     while at < len(parts):
         size = memoryview(parts[at])
-        if size.nbytes != 4:  # noqa: PLR2004
+        if size.nbytes != 4:
             raise WireError("unreadable", f"part {at} of a replay answer is no uint32")
         n = struct.unpack("<I", size)[0]
         if n == 0 or at + 1 + n > len(parts):

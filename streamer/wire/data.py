@@ -74,7 +74,7 @@ class AxisMap(_Map):
         """Return the axis as f8[D] in `units`."""
         if self.values is not None:
             return np.asarray(self.values, dtype=np.float64)
-        return self.offset + (self.scale or 1.0) * np.arange(self.n_channels)
+        return self.offset + (self.scale or 1.0) * np.arange(self.n_channels, dtype=np.float64)
 
 
 class NoiseMap(_Map):

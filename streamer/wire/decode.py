@@ -58,7 +58,7 @@ def decode(parts: Sequence[Part], stins: Stins | None = None, limits: Limits | N
     except WireError as error:
         error.msg_number = _natural(value.get("msg_number"))
         series = value.get("series")
-        error.series = series if isinstance(series, str) and len(series) <= 256 else None  # noqa: PLR2004
+        error.series = series if isinstance(series, str) and len(series) <= 256 else None
         raise
 
 
@@ -88,15 +88,11 @@ def _header(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins, limi
     filled = {**stins.defaults, **value}
     if "nav_shape" not in filled or "axis" not in filled:
         missing = "nav_shape" if "nav_shape" not in filled else "axis"
-        raise WireError(
-            "invalid", f"header has no {missing}; a plain STINS sender's goes under [source.stins]"
-        )
+        raise WireError("invalid", f"header has no {missing}; a plain STINS sender's goes under [source.stins]")
     head, warnings = parse_header(filled)
     n_positions = int(np.prod([int(n) for n in head.nav_shape], dtype=object))
     if n_positions > limits.positions:
-        raise WireError(
-            "invalid", f"nav_shape {head.nav_shape} is over the limit of {limits.positions} positions"
-        )
+        raise WireError("invalid", f"nav_shape {head.nav_shape} is over the limit of {limits.positions} positions")
     if head.axis.n_channels > limits.channels:
         raise WireError("invalid", f"axis size {head.axis.n_channels} is over the limit of {limits.channels}")
     if not head.positions:
@@ -127,9 +123,7 @@ def _block_map(value: Mapping[str, Any], arrays: Sequence[Part], n_arrays: int) 
         for part in arrays:
             crc = zlib.crc32(part, crc)
         if crc != head.crc32:
-            raise WireError(
-                "unreadable", f"crc32 of the parts is {crc:08x}, the header says {head.crc32:08x}"
-            )
+            raise WireError("unreadable", f"crc32 of the parts is {crc:08x}, the header says {head.crc32:08x}")
     return head
 
 
@@ -154,7 +148,7 @@ def _image(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins) -> Bl
 def _spectra(counts: NDArray[Any], stins: Stins) -> NDArray[Any]:
     """Give (n, D); a leading axis of detector elements is summed or one element is taken."""
     if stins.leading == "spectra" or counts.ndim == 1:
-        if counts.ndim > 2:  # noqa: PLR2004
+        if counts.ndim > 2:
             raise WireError("invalid", f"shape {list(counts.shape)} is neither [D] nor [n, D]")
         return counts.reshape(-1, counts.shape[-1])
     if stins.leading == "take":

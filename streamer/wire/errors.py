@@ -22,9 +22,7 @@ class WireError(ValueError):
         As far as they could be read.
     """
 
-    def __init__(
-        self, reason: Reason, text: str, *, msg_number: int | None = None, series: str | None = None
-    ) -> None:
+    def __init__(self, reason: Reason, text: str, *, msg_number: int | None = None, series: str | None = None) -> None:
         super().__init__(text)
         self.reason: Reason = reason
         self.text = text

@@ -90,7 +90,7 @@ def _record(kind: int, value: dict[str, Any], payload: memoryview) -> Record:
         return Opened(value)
     if kind == CLOSED:
         return Closed(value)
-    made = _KINDS[kind] if kind in _KINDS else None
+    made = _KINDS.get(kind)
     if made is None:
         raise ValueError(f"record of unknown kind {kind}")
     if made is not Arrived:

@@ -39,7 +39,7 @@ def decode_result(parts: Sequence[Part]) -> Result:
     WireError
         Where topic, header or arrays cannot be read.
     """
-    if len(parts) < 2:  # noqa: PLR2004
+    if len(parts) < 2:
         raise WireError("junk", "a result has at least a topic and a header")
     try:
         topic = bytes(parts[0]).decode()

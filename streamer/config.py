@@ -1,0 +1,115 @@
+"""What the pipeline can be told; the daemon's settings contain it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.linear import LinearConfig
+from streamer.wire import Limits, Stins
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class StinsConfig(Section):
+    """For plain STINS senders: what their header messages do not say (protocol.md, 1.4)."""
+
+    nav_shape: list[Annotated[int, Field(ge=1)]] | None = Field(None, description="shape of the scan, e.g. [64, 64]")
+    axis: dict[str, Any] | None = Field(None, description="axis map: name, units, size, offset, scale (or values)")
+    technique: Literal["eds", "eels", "xrd", "xps", "raman", "other"] | None = Field(None, description="technique")
+    dwell_s: PositiveFloat | None = Field(None, description="planned dwell per position and pass, seconds")
+    leading: Literal["spectra", "sum", "take"] = Field(
+        "spectra",
+        description="meaning of the leading axis of shape; detector elements are summed or one is taken",
+    )
+    element: Annotated[int, Field(ge=0)] = Field(0, description="detector element taken with leading = take")
+
+    def stins(self) -> Stins:
+        """Return it as the decoder takes it."""
+        keys = ("nav_shape", "axis", "technique", "dwell_s")
+        defaults = {k: getattr(self, k) for k in keys if getattr(self, k) is not None}
+        return Stins(defaults, self.leading, self.element)
+
+
+class LimitsConfig(Section):
+    """What is refused whatever a header says."""
+
+    message_mib: Annotated[int, Field(ge=1)] = Field(256, description="largest message, MiB")
+    positions: Annotated[int, Field(ge=1)] = Field(1 << 24, description="most positions of a scan")
+    channels: Annotated[int, Field(ge=1)] = Field(1 << 16, description="most channels of a spectrum")
+    held_mib: Annotated[int, Field(ge=1)] = Field(
+        64, description="messages of an unknown series held until its header comes, MiB"
+    )
+
+    def limits(self) -> Limits:
+        """Return it as the decoder takes it."""
+        return Limits(self.message_mib << 20, self.positions, self.channels)
+
+
+class DecisionConfig(Section):
+    """When the scan has what was asked for."""
+
+    mode: Literal["advise", "enforce"] = Field(
+        "advise", description="advise tells the operator, enforce asks the controller to act"
+    )
+    stop_coverage: Fraction = Field(1.0, description="part of the positions that must have been measured")
+    stop_angle_deg: PositiveFloat = Field(
+        5.0, description="largest principal angle between successive bases, degrees, over two checks"
+    )
+    stop_relative_error: PositiveFloat = Field(
+        0.2, description="target for the median relative error of a denoised spectrum"
+    )
+    valid_s: PositiveFloat = Field(10.0, description="how long a decision stays valid where the header does not say")
+
+
+class LinearSection(Section):
+    """The streaming linear model."""
+
+    max_rank: Annotated[int, Field(ge=1, le=128)] = Field(24, description="most components kept")
+    batch: Annotated[int, Field(ge=1)] = Field(256, description="spectra in one update of the model, at most")
+    min_batch: Annotated[int, Field(ge=1)] = Field(32, description="spectra in one update of the model, at least")
+    anomaly_threshold: PositiveFloat = Field(
+        LinearConfig().anomaly_threshold,
+        description="scan log likelihood ratio above which a spectrum is flagged",
+    )
+    store_mib: Annotated[int, Field(ge=1)] = Field(4096, description="memory for stored counts, MiB")
+
+    def linear(self) -> LinearConfig:
+        """Return it as the engine takes it."""
+        return LinearConfig(
+            max_rank=self.max_rank,
+            batch=self.batch,
+            min_batch=self.min_batch,
+            anomaly_threshold=self.anomaly_threshold,
+            store_limit_bytes=self.store_mib << 20,
+        )
+
+
+class PipelineConfig(Section):
+    """Everything that the pure part of the daemon can be told."""
+
+    series_timeout_s: PositiveFloat = Field(300.0, description="silence after which a series is closed, seconds")
+    replay_hosts: list[str] = Field([], description="hosts other than the source's whose replay service may be asked")
+    promote_s: PositiveFloat = Field(0.25, description="least time between two published model versions, seconds")
+    windows: dict[str, tuple[float, float]] = Field(
+        {}, description="energy windows mapped as window/<label> and raw/<label>, in axis units"
+    )
+    stins: StinsConfig = StinsConfig()
+    limits: LimitsConfig = LimitsConfig()
+    decisions: DecisionConfig = DecisionConfig()
+    linear: LinearSection = LinearSection()
+
+    @model_validator(mode="after")
+    def _windows_are_ranges(self) -> Self:
+        for label, (lo, hi) in self.windows.items():
+            if not lo < hi:
+                raise ValueError(f"windows.{label}: {lo} to {hi} is empty; give [lo, hi] in axis units")
+        return self

@@ -1,0 +1,300 @@
+"""The pure heart of the daemon: items in, events out; no socket, clock, thread or file.
+
+The same items give the same events, bit for bit (same machine, libraries and threads), so a recording of the
+items is debugger, test and audit trail in one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streamer import views
+from streamer.config import PipelineConfig
+from streamer.decisions import NS_PER_S
+from streamer.events import AskReplay, Count, Event, Log, Publish, SeriesClosed, SeriesOpened
+from streamer.replays import allowed_endpoint
+from streamer.requests import RequestError, changeable, changed_config
+from streamer.series import Series
+from streamer.wire import (
+    Block,
+    Control,
+    Header,
+    Heartbeat,
+    Result,
+    SeriesEnd,
+    WireError,
+    decode,
+)
+from streamer.wire.items import (
+    Answer,
+    Arrived,
+    Change,
+    Idle,
+    Item,
+    Overflow,
+    ReplayDone,
+    Resumed,
+    Tick,
+)
+
+REMEMBERED = 64
+HEADER_ASK = 1 << 62
+"""Requests for the header of an unknown series are numbered from here, apart from a series' own."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    series: str
+    item: Arrived
+    is_header: bool
+    nbytes: int
+
+
+class Pipeline:
+    """Takes items in their order and says what follows from them.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config.model_copy(deep=True)
+        self.rejected: Counter[str] = Counter()
+        self._stins = config.stins.stins()
+        self._limits = config.limits.limits()
+        self._current: Series | None = None
+        self._held: deque[_Held] = deque()
+        self._held_bytes = 0
+        self._closed: deque[str] = deque(maxlen=REMEMBERED)
+        self._header_asks: dict[str, int] = {}
+        self._unnamed: bytes | None = None
+
+    @property
+    def series(self) -> str | None:
+        """Name of the series that is open or closing."""
+        current = self._open
+        return current.name if current is not None else None
+
+    @property
+    def wants_idle(self) -> bool:
+        """Whether an `Idle` item would find something to do."""
+        current = self._open
+        return current is not None and current.wants_background
+
+    @property
+    def _open(self) -> Series | None:
+        return self._current if self._current is not None and not self._current.closed else None
+
+    def feed(self, item: Item) -> list[Event]:
+        """Take one item; return what follows."""
+        current = self._open
+        if isinstance(item, Arrived):
+            return self._arrived(item)
+        if isinstance(item, Change):
+            return self._change(item)
+        if current is None:
+            return []
+        match item:
+            case Tick():
+                return self._tick(current, item.t_ns)
+            case Idle():
+                current.background()
+            case Overflow():
+                if item.series in {None, current.name}:
+                    current.scan.overflowed(item.frame, item.n)
+            case ReplayDone():
+                current.replay_done(item.id, item.t_ns, item.error)
+            case Resumed():
+                current.resume(item.t_ns)
+                return [current.series_event("start")]
+            case Answer():
+                return current.ledger.answered(
+                    item.decision, item.t_ns, ok=item.ok, error=item.error, controller=item.controller
+                )
+        return []
+
+    # Messages of instruments
+
+    def _arrived(self, item: Arrived) -> list[Event]:
+        try:
+            message = decode(item.parts, self._stins, self._limits)
+        except WireError as error:
+            return self._reject(error, item)
+        if isinstance(message, Header):
+            return self._header(message, item)
+        return self._route(message, item)
+
+    def _reject(self, error: WireError, item: Arrived) -> list[Event]:
+        current = self._open
+        if current is None:
+            self.rejected[error.reason] += 1
+            return [Count("rejected", error.reason), Log("warning", f"rejected-{error.reason}", error.text)]
+        if error.series not in {None, current.name}:
+            error.msg_number = None
+        return current.rejected(error, replayed=item.replayed)
+
+    def _route(self, message: Block | Heartbeat | SeriesEnd, item: Arrived) -> list[Event]:
+        name, current = message.map.series, self._open
+        next_header = next((h.series for h in reversed(self._held) if h.is_header), None)
+        if name is None and next_header is not None:
+            return self._hold(next_header, item)
+        if current is not None and name in {None, current.name}:
+            return self._deliver(current, message, item)
+        if name is None:
+            return self._reject(WireError("foreign", "a message without series, and none is open"), item)
+        if name in self._closed:
+            return self._reject(WireError("foreign", f"a message of series {name!r}, which is closed"), item)
+        if isinstance(message, Heartbeat):
+            return self._ask_header(name, message, item)
+        return self._hold(name, item)
+
+    def _deliver(self, current: Series, message: Block | Heartbeat | SeriesEnd, item: Arrived) -> list[Event]:
+        live = not item.replayed
+        try:
+            if isinstance(message, Block):
+                return current.block(message, item.t_ns, live=live)
+            if isinstance(message, Heartbeat):
+                return current.heartbeat(message, item.t_ns)
+            return current.end(message, item.t_ns, live=live)
+        except WireError as error:
+            if isinstance(message, Block):
+                error.msg_number = message.map.msg_number
+            return current.rejected(error, replayed=item.replayed)
+
+    def _ask_header(self, name: str, beat: Heartbeat, item: Arrived) -> list[Event]:
+        """Ask for the header of a series whose beginning was missed, at most once a second."""
+        if beat.map.replay is None or item.t_ns - self._header_asks.get(name, 0) < NS_PER_S:
+            return []
+        endpoint = allowed_endpoint(beat.map.replay, item.peer, self.config.replay_hosts)
+        if endpoint is None:
+            return []
+        if len(self._header_asks) >= REMEMBERED:
+            self._header_asks.clear()
+        self._header_asks[name] = item.t_ns
+        return [AskReplay(HEADER_ASK, endpoint, name, 0, 0)]
+
+    def _hold(self, name: str, item: Arrived, *, is_header: bool = False) -> list[Event]:
+        """Keep a message of a series whose turn has not come; the oldest give way."""
+        nbytes = sum(memoryview(p).nbytes for p in item.parts)
+        self._held.append(_Held(name, item, is_header, nbytes))
+        self._held_bytes += nbytes
+        events: list[Event] = []
+        while self._held_bytes > self.config.limits.held_mib << 20:
+            oldest = next((h for h in self._held if not h.is_header), self._held[0])
+            self._held.remove(oldest)
+            self._held_bytes -= oldest.nbytes
+            error = WireError(
+                "foreign",
+                f"held messages of series {oldest.series!r} exceed the limit; its header is missing",
+            )
+            events += self._reject(error, item)
+        return events
+
+    # Series come and go
+
+    def _header(self, message: Header, item: Arrived) -> list[Event]:
+        current, first = self._open, bytes(item.parts[0])
+        name = message.map.series or f"stins-{item.t_ns}"
+        if current is None:
+            return self._begin(name, message, item)
+        if name == current.name or (message.map.series is None and first == self._unnamed):
+            return [*current.duplicate(), *current.note_endpoint(message.map.replay)]
+        if any(h.is_header and h.series == name for h in self._held):
+            return current.duplicate()
+        if item.peer and current.source_host and item.peer != current.source_host:
+            error = WireError("foreign", f"series {name!r} of {item.peer} while one of {current.source_host} is open")
+            return self._reject(error, item)
+        current.finish_as("superseded", item.t_ns)
+        return self._hold(name, item, is_header=True)
+
+    def _begin(self, name: str, message: Header, item: Arrived) -> list[Event]:
+        current = Series(message, name, item.t_ns, item.peer, self.config, message.map.msg_number)
+        self._current = current
+        self._unnamed = bytes(item.parts[0]) if message.map.series is None else None
+        if name in self._closed:
+            self._closed.remove(name)
+        mine = [h for h in self._held if h.series == name and not h.is_header]
+        self._held = deque(h for h in self._held if h.series != name)
+        self._held_bytes = sum(h.nbytes for h in self._held)
+        record = {"series": name, "opened_ns": item.t_ns, "settings": self.config.model_dump(mode="json")}
+        shape = "x".join(str(n) for n in message.map.nav_shape)
+        text = f"series {name!r}: {shape} positions, {current.scan.n_channels} channels, {message.map.technique}"
+        return [
+            SeriesOpened(name, record, [item, *(h.item for h in mine)]),
+            Log("info", "series", text),
+            *(Log("warning", "header", w) for w in message.warnings),
+            *current.note_endpoint(message.map.replay),
+            current.series_event("start"),
+        ]
+
+    def _tick(self, current: Series, t_ns: int) -> list[Event]:
+        events = current.tick(t_ns)
+        if not current.may_close(t_ns):
+            return events
+        final, books = current.close()
+        self._closed.append(current.name)
+        events += final
+        events += [Publish(result) for result in views.maps(current)]
+        events += [current.series_event("end", books), SeriesClosed(current.name, books)]
+        return events + self._next_series()
+
+    def _next_series(self) -> list[Event]:
+        """Open the series whose header came while the last one was closing."""
+        for held in self._held:
+            if held.is_header:
+                self._held.remove(held)
+                self._held_bytes -= held.nbytes
+                message = decode(held.item.parts, self._stins, self._limits)
+                return self._begin(held.series, message, held.item) if isinstance(message, Header) else []
+        return []
+
+    # What people ask for and change
+
+    def check_change(self, val: str, params: Mapping[str, Any]) -> None:
+        """Check a request that would change state before it is fed.
+
+        Raises
+        ------
+        RequestError
+            A sentence for whoever asked.
+        """
+        if val == "settings":
+            changed_config(self.config, params)
+            return
+        raise RequestError(f"{val}: there is no group {params.get('group')!r}")
+
+    def _change(self, item: Change) -> list[Event]:
+        if item.val != "settings":
+            return []
+        self.config = changed_config(self.config, item.params)
+        if self._current is not None:
+            self._current.configure(self.config)
+        return [Log("info", "settings", f"settings changed: {dict(item.params)}")]
+
+    def answer(self, request: Control, boot: str) -> Control:
+        """Answer a request that changes nothing (or whose change has been fed)."""
+        params: Mapping[str, Any] = request.params
+        try:
+            if request.val == "status":
+                found = views.Found(self.status())
+            elif request.val == "settings":
+                found = views.Found(changeable(self.config))
+            else:
+                found = views.look_up(self._current, request.val, params)
+        except RequestError as error:
+            return Control("nack", request.id, request.val, {"boot": boot, "error": str(error)})
+        return Control("ack", request.id, request.val, {**found.params, "boot": boot}, found.arrays)
+
+    def maps(self) -> list[Result]:
+        """Return all maps of the newest series."""
+        return views.maps(self._current) if self._current is not None else []
+
+    def status(self) -> dict[str, Any]:
+        """Return what the status says of the newest series, and of messages that belong to none."""
+        if self._current is None:
+            return views.idle_status(self.rejected)
+        return views.status(self._current)

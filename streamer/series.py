@@ -1,0 +1,399 @@
+"""One series while it is open: its scan, its model, its decisions, its replays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
+from scipy.sparse import vstack as sparse_vstack
+
+from models.axis import Axis
+from models.linear import BatchResult, LinearEngine
+from models.noise import NoiseModel
+from streamer.config import PipelineConfig
+from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
+from streamer.events import AskReplay, Count, Event, Log, Publish
+from streamer.replays import ReplayPlan, allowed_endpoint
+from streamer.scan import Placed, Scan
+from streamer.wire import (
+    AxisMap,
+    Block,
+    EndMap,
+    Header,
+    Heartbeat,
+    NoiseMap,
+    Result,
+    SeriesEnd,
+    WireError,
+    f4,
+)
+
+REPLAY_PATIENCE_NS = 10 * NS_PER_S
+STRAGGLER_NS = NS_PER_S // 2
+JOINED_ROWS = 256
+MOST_ANOMALIES = 8
+
+
+def model_axis(axis: AxisMap) -> Axis:
+    """Return the wire's axis as the models take it."""
+    listed = None if axis.values is None else tuple(axis.values)
+    return Axis(axis.name, axis.units, axis.n_channels, axis.offset, axis.scale or 1.0, listed)
+
+
+def _noise(noise: NoiseMap | None) -> NoiseModel | None:
+    if noise is None:
+        return None
+    return NoiseModel(noise.model, noise.gain, noise.offset, noise.read_sigma)
+
+
+class Series:
+    """State of one series; `tick` does the work, everything else only takes notes.
+
+    Parameters
+    ----------
+    header : Header
+    name : str
+    opened_ns : int
+    source_host : str
+        Host the header came from.
+    config : PipelineConfig
+    origin : int
+        Number of the header message.
+    """
+
+    def __init__(
+        self, header: Header, name: str, opened_ns: int, source_host: str, config: PipelineConfig, origin: int
+    ) -> None:
+        self.name, self.opened_ns, self.config = name, opened_ns, config
+        self.header = header.map
+        self.source_host = source_host
+        self.scan = Scan(header)
+        self.axis = model_axis(header.map.axis)
+        self.engine = LinearEngine(
+            self.scan.n_positions,
+            self.scan.n_channels,
+            config.linear.linear(),
+            _noise(header.map.noise),
+            self.axis,
+        )
+        self.plan = ReplayPlan(origin)
+        self.plan.seen(origin)
+        self.ledger = Ledger(name, header.map)
+        self.dwell_s: NDArray[np.float64] = np.zeros(self.scan.n_positions)
+        self.resumed = False
+        self.closed = False
+        self._stop_rule = StopRule()
+        self._endpoint: str | None = None
+        self._pending: list[Placed] = []
+        self._last_arrival_ns = opened_ns
+        self._promoted_ns = opened_ns
+        self._since_promotion = 0
+        self._end: EndMap | None = None
+        self._ending_ns: int | None = None
+        self._exit_status = ""
+        self.anomalies = 0
+        self.wants_background = False
+
+    # What arrives
+
+    def note_endpoint(self, endpoint: str | None) -> list[Event]:
+        """Take the instrument's replay endpoint if it may be connected to."""
+        if endpoint is None or self._endpoint is not None:
+            return []
+        self._endpoint = allowed_endpoint(endpoint, self.source_host, self.config.replay_hosts)
+        if self._endpoint is not None:
+            return []
+        host = self.source_host
+        text = f"replay endpoint {endpoint} is not on the source's host {host!r}; add it to pipeline.replay_hosts"
+        return [Log("warning", "replay-endpoint", text)]
+
+    def block(self, block: Block, t_ns: int, *, live: bool) -> list[Event]:
+        """Take spectra; they are processed at the next tick.
+
+        Raises
+        ------
+        WireError
+            Where they contradict the header; the message number is not asked for again.
+        """
+        self._last_arrival_ns = t_ns
+        self.plan.seen(block.map.msg_number, block.nbytes, live=live)
+        placed = self.scan.place(block, t_ns)
+        if placed is None:
+            return self.duplicate()
+        if block.map.axis is not None:
+            self.axis = model_axis(self.scan.axis)
+        self._pending.append(placed)
+        return []
+
+    def duplicate(self) -> list[Event]:
+        """Count a message that was received before."""
+        self.scan.books.duplicates += 1
+        return [Count("duplicates")]
+
+    def rejected(self, error: WireError, *, replayed: bool) -> list[Event]:
+        """Count a message that cannot be used; a damaged one is asked for once."""
+        self.scan.books.rejected[error.reason] += 1
+        if error.reason in {"junk", "unreadable"}:
+            self.plan.unreadable(error.msg_number, replayed=replayed)
+        elif error.msg_number is not None:
+            self.plan.seen(error.msg_number, live=not replayed)
+        return [Count("rejected", error.reason), Log("warning", f"rejected-{error.reason}", error.text)]
+
+    def heartbeat(self, beat: Heartbeat, t_ns: int) -> list[Event]:
+        """Take a sign of life; it shows what is missing at the tail."""
+        self._last_arrival_ns = t_ns
+        last = beat.map.last_msg_number if beat.map.last_msg_number is not None else beat.map.msg_number
+        if last is not None:
+            self.plan.exists(last + 1)
+            self.plan.tail_open = False
+        self.scan.heard(beat.map.n_sent)
+        return self.note_endpoint(beat.map.replay)
+
+    def end(self, message: SeriesEnd, t_ns: int, *, live: bool) -> list[Event]:
+        """Take the series_end; the series is closed when nothing more can come."""
+        if self._end is not None:
+            return self.duplicate()
+        self._last_arrival_ns = t_ns
+        self.plan.seen(message.map.msg_number, live=live)
+        self.plan.tail_open = False
+        self._end = message.map
+        self.scan.ended(message.map.n_sent)
+        self.finish_as(message.map.exit_status, t_ns)
+        return []
+
+    def finish_as(self, exit_status: str, t_ns: int) -> None:
+        """Begin to close the series; replays may still come for a while."""
+        if self._ending_ns is None:
+            self._ending_ns, self._exit_status = t_ns, exit_status
+
+    def replay_done(self, request_id: int, t_ns: int, error: str | None) -> None:
+        """Note that a replay request has its answer."""
+        self.plan.done(request_id, t_ns, error)
+
+    def resume(self, t_ns: int) -> None:
+        """Go on after a restart: everything later than what is known is asked for."""
+        self.resumed = True
+        self._last_arrival_ns = t_ns
+        self.plan.forget_request()
+        self.plan.tail_open = self._end is None
+        if self._ending_ns is not None:
+            self._ending_ns = t_ns
+
+    # What is done
+
+    def tick(self, t_ns: int) -> list[Event]:
+        """Process what is pending, promote the model, decide, ask for what is missing."""
+        events = self._process()
+        events += self._promote(t_ns)
+        events += self.ledger.tick(t_ns)
+        if self._ending_ns is None and t_ns - self._last_arrival_ns > self.config.series_timeout_s * NS_PER_S:
+            self.finish_as("timeout", t_ns)
+            self.plan.give_up()
+        return events + self._ask(t_ns)
+
+    def _process(self) -> list[Event]:
+        events: list[Event] = []
+        pending, self._pending = self._pending, []
+        for group in _groups(pending):
+            events += self._process_group(group)
+        return events
+
+    def _process_group(self, group: list[Placed]) -> list[Event]:
+        index, counts, dwell_s = _join(group)
+        if group[0].replace:
+            self.dwell_s[index] = 0
+        np.add.at(self.dwell_s, index, dwell_s)
+        result = self.engine.process(index, counts, replace=group[0].replace)
+        self.scan.books.processed += sum(p.counted for p in group)
+        self._since_promotion += index.size
+        received_ns = min(p.received_ns for p in group)
+        arrays = {
+            "index": result.index,
+            "scores": result.scores,
+            "anomaly": result.anomaly,
+            "flag": result.flag,
+        }
+        head = {"series": self.name, "model": result.version}
+        return [Publish(Result("result", head, arrays), received_ns, index.size), *self._anomalies(result)]
+
+    def _anomalies(self, result: BatchResult) -> list[Event]:
+        flagged = np.flatnonzero(result.flag & 1)
+        if not flagged.size:
+            return []
+        events: list[Event] = [Count("anomalies", n=int(flagged.size))]
+        worst = flagged[np.argsort(-result.anomaly[flagged], kind="stable")[:MOST_ANOMALIES]]
+        for row in worst.tolist():
+            events.append(self._anomaly(result, row))
+        return events
+
+    def _anomaly(self, result: BatchResult, row: int) -> Publish:
+        position = int(result.index[row])
+        raw, _, expected = self.engine.spectrum(position)
+        lo, hi = (int(c) for c in result.window[row])
+        values = self.axis.values
+        head = {
+            "series": self.name,
+            "model": result.version,
+            "id": f"{self.name}/anomaly/{self.anomalies}",
+            "index": [position],
+            "score": float(result.anomaly[row]),
+            # Chernoff's bound for each window and Bonferroni's over windows: never too small.
+            "p_value": float(min(1.0, self.engine.n_windows * np.exp(-float(result.anomaly[row])))),
+            "window": [float(values[lo]), float(values[min(hi, values.size) - 1])],
+            "group": None,
+        }
+        self.anomalies += 1
+        return Publish(Result("anomaly", head, {"spectrum": f4(raw), "expected": f4(expected)}))
+
+    def _promote(self, t_ns: int) -> list[Event]:
+        due = t_ns - self._promoted_ns >= self.config.promote_s * NS_PER_S
+        first = self.engine.basis is None or self.engine.basis.rank == 0
+        if not self._since_promotion or not (due or first):
+            return []
+        self._promoted_ns = t_ns
+        basis = self.engine.promote()
+        self.wants_background |= basis is not None
+        enough = max(64, self.scan.n_positions // 50)
+        events: list[Event] = [] if basis is None else [self.basis_event(), Count("model", n=basis.version)]
+        if self._since_promotion >= enough:
+            self._since_promotion = 0
+            events += self._decide(t_ns)
+        return events
+
+    def background(self) -> None:
+        """Do one bounded piece of exact re-projection."""
+        self.wants_background = self.engine.background()
+
+    def configure(self, config: PipelineConfig) -> None:
+        """Take changed settings."""
+        self.config = config
+        self.engine.config = replace(self.engine.config, anomaly_threshold=config.linear.anomaly_threshold)
+
+    def basis_event(self) -> Publish:
+        """Return the present basis as it is published; there must be one."""
+        basis = self.engine.basis
+        if basis is None:
+            raise ValueError(f"series {self.name!r} has no basis yet")
+        head = {
+            "series": self.name,
+            "model": basis.version,
+            "rank": basis.rank,
+            "noise_edge": float(basis.noise_edge),
+        }
+        arrays = {
+            "mean": f4(basis.mean),
+            "eigenspectra": f4(basis.eigenspectra),
+            "eigenvalues": f4(basis.eigenvalues),
+        }
+        return Publish(Result("basis", head, arrays))
+
+    def evidence(self) -> Evidence:
+        """Return the numbers a stop rests on, as they are now."""
+        totals, visits = self.engine.totals, self.engine.visits
+        measured = visits > 0
+        rank = self.engine.basis.rank if self.engine.basis is not None else 0
+        relative = np.inf
+        if rank and measured.any():
+            # In whitened units a spectrum of h counts has energy h, and K components let K units of noise through.
+            relative = float(np.median(np.sqrt(rank / np.maximum(totals[measured], 1e-9))))
+        return Evidence(float(measured.mean()), float(self.engine.subspace_angle_deg), relative)
+
+    def _decide(self, t_ns: int) -> list[Event]:
+        evidence, targets = self.evidence(), self.config.decisions
+        if not self._stop_rule.check(evidence, targets) or not self.ledger.may_issue("stop", t_ns):
+            return []
+        if self._ending_ns is not None:
+            return []
+        return self.ledger.issue(
+            "stop",
+            t_ns,
+            reason=StopRule.reason(evidence),
+            evidence=StopRule.numbers(evidence, targets),
+            model=self.engine.basis.version if self.engine.basis is not None else 0,
+            config=targets,
+        )
+
+    def _ask(self, t_ns: int) -> list[Event]:
+        if self._endpoint is None:
+            return []
+        ask = self.plan.next_ask(t_ns)
+        return [AskReplay(ask.id, self._endpoint, self.name, ask.first, ask.last)] if ask is not None else []
+
+    @property
+    def state(self) -> Literal["running", "closing"]:
+        """Whether data are expected, or only what was missing."""
+        return "running" if self._ending_ns is None else "closing"
+
+    def may_close(self, t_ns: int) -> bool:
+        """Whether nothing more is to come: books balanced, or waited long enough."""
+        if self._ending_ns is None or self._pending:
+            return False
+        waited = t_ns - self._ending_ns
+        if self._endpoint is not None:
+            return not self.plan.missing or waited > REPLAY_PATIENCE_NS
+        complete = self._end is None or self._end.n_sent is None or self.scan.books.received >= self._end.n_sent
+        return complete or waited > STRAGGLER_NS
+
+    def close(self) -> tuple[list[Event], dict[str, Any]]:
+        """Refit, re-project, and return the last basis and the books; maps are published in between."""
+        self.engine.finish()
+        self.closed = True
+        books = {**self.scan.report(), "exit_status": self._exit_status}
+        if self._end is not None and self._end.n_sent is not None and self._end.n_sent != books["n_sent"]:
+            books["n_sent_claimed"] = self._end.n_sent
+        if self._end is not None and self._end.reason:
+            books["reason"] = self._end.reason
+        basis = self.engine.basis
+        events: list[Event] = [] if basis is None else [self.basis_event(), Count("model", n=basis.version)]
+        return events, books
+
+    def series_event(self, event: Literal["start", "end"], books: dict[str, Any] | None = None) -> Publish:
+        """Return the `series` message of its start or end."""
+        fields = self.header.model_dump(exclude_none=True, exclude={"msg_number", "series", "positions"})
+        fields["axis"] = self.scan.axis.model_dump(exclude_none=True)
+        head = {
+            **fields,
+            "series": self.name,
+            "event": event,
+            "resumed": self.resumed,
+            "opened_ns": self.opened_ns,
+        }
+        basis = self.engine.basis
+        head["model"] = basis.version if basis is not None else 0
+        arrays = {} if self.scan.positions is None else {"positions": self.scan.positions}
+        return Publish(Result("series", {**head, **(books or {})}, arrays))
+
+
+def _groups(pending: list[Placed]) -> list[list[Placed]]:
+    """Join small blocks of one kind; a large block stays alone, so that it need not be copied."""
+    groups: list[list[Placed]] = []
+    rows = 0
+    for placed in pending:
+        last = groups[-1][-1] if groups else None
+        alike = (
+            last is not None
+            and last.replace == placed.replace
+            and not placed.replace
+            and issparse(last.counts) == issparse(placed.counts)
+            and last.counts.dtype == placed.counts.dtype
+        )
+        if alike and rows + placed.index.size <= JOINED_ROWS:
+            groups[-1].append(placed)
+            rows += placed.index.size
+        else:
+            groups.append([placed])
+            rows = placed.index.size
+    return groups
+
+
+def _join(group: list[Placed]) -> tuple[NDArray[np.uint32], Any, NDArray[np.float32]]:
+    if len(group) == 1:
+        return group[0].index, group[0].counts, group[0].dwell_s
+    index = np.concatenate([p.index for p in group])
+    dwell_s = np.concatenate([p.dwell_s for p in group])
+    if issparse(group[0].counts):
+        return index, csr_array(sparse_vstack([p.counts for p in group], format="csr")), dwell_s
+    return index, np.concatenate([p.counts for p in group]), dwell_s

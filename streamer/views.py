@@ -1,0 +1,148 @@
+"""What can be seen of a series: maps, status, and the answers to requests. Pure reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.requests import RequestError
+from streamer.series import Series
+from streamer.wire import Result, f4
+
+QUALITY_EXACT, QUALITY_ROTATED, QUALITY_LOST = 1.0, 0.5, 0.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an ack carries."""
+
+    params: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def map_arrays(series: Series) -> dict[str, NDArray[np.float32]]:
+    """Return every map of a series by its name without ``map/``, over nav_shape, NaN where nothing was measured."""
+    engine = series.engine
+    measured = engine.visits > 0
+    flat: dict[str, NDArray[Any]] = {
+        "counts": np.where(measured, engine.totals, np.nan),
+        "scores": engine.scores,
+        "anomaly": engine.anomaly,
+        "dwell": np.where(measured, series.dwell_s, np.nan),
+        "quality": _quality(series, measured),
+    }
+    for label, (lo, hi) in series.config.windows.items():
+        channels = series.axis.channel_range(lo, hi)
+        if channels[0] < channels[1]:
+            flat[f"window/{label}"], flat[f"raw/{label}"] = engine.window(channels)
+    shape = tuple(series.header.nav_shape)
+    return {name: f4(a).reshape(shape + a.shape[1:]) for name, a in flat.items()}
+
+
+def _quality(series: Series, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
+    quality = np.where(series.engine.exact, QUALITY_EXACT, QUALITY_ROTATED)
+    quality = np.where(measured, quality, np.nan)
+    quality[series.scan.lost_positions()] = QUALITY_LOST
+    return quality
+
+
+def _model(series: Series) -> int:
+    return series.engine.basis.version if series.engine.basis is not None else 0
+
+
+def maps(series: Series) -> list[Result]:
+    """Return every map as it is published."""
+    head = {"series": series.name, "model": _model(series)}
+    return [Result(f"map/{name}", head, {name: array}) for name, array in map_arrays(series).items()]
+
+
+def idle_status(rejected: Mapping[str, int]) -> dict[str, Any]:
+    """Return the status before any series."""
+    zero = {"received": 0, "processed": 0, "lost": {}, "duplicates": 0}
+    return {"state": "idle", "series": None, "model": 0, "rank": 0, "rejected": dict(rejected), **zero}
+
+
+def status(series: Series) -> dict[str, Any]:
+    """Return the status of a series: its books, its model, its last decision."""
+    basis = series.engine.basis
+    decisions = series.ledger.decisions
+    return {
+        "state": "idle" if series.closed else series.state,
+        "series": series.name,
+        **series.scan.report(),
+        "expected": series.header.expected,
+        "n_positions": series.scan.n_positions,
+        "coverage": float((series.engine.visits > 0).mean()),
+        "model": _model(series),
+        "rank": basis.rank if basis is not None else 0,
+        "noise_edge": float(basis.noise_edge) if basis is not None else None,
+        "anomalies": series.anomalies,
+        "mode": series.config.decisions.mode,
+        "last_decision": decisions[-1] if decisions else None,
+        **series.engine.state_summary(),
+    }
+
+
+def look_up(series: Series | None, val: str, params: Mapping[str, Any]) -> Found:
+    """Answer `snapshot`, `basis`, `spectrum` or `window`.
+
+    Raises
+    ------
+    RequestError
+        With a sentence for whoever asked.
+    """
+    answers = {"snapshot": _snapshot, "basis": _basis, "spectrum": _spectrum, "window": _window}
+    if val not in answers:
+        raise RequestError(f"unknown request {val[:40]!r}")
+    if series is None:
+        raise RequestError("no series yet")
+    if series.engine.basis is None:
+        raise RequestError(f"no data of series {series.name!r} yet")
+    found = answers[val](series, params)
+    return Found({"series": series.name, "model": _model(series), **found.params}, found.arrays)
+
+
+def _snapshot(series: Series, params: Mapping[str, Any]) -> Found:
+    present = map_arrays(series)
+    names = params.get("names")
+    if names is None:
+        return Found({}, present)
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise RequestError("snapshot: names must be a list of strings")
+    missing = [n for n in names if n not in present]
+    if missing:
+        raise RequestError(f"snapshot: there is no map {missing[0]!r}; there are {', '.join(present)}")
+    return Found({}, {name: present[name] for name in names})
+
+
+def _basis(series: Series, params: Mapping[str, Any]) -> Found:
+    result = series.basis_event().result
+    return Found({"rank": result.head["rank"], "noise_edge": result.head["noise_edge"]}, result.arrays)
+
+
+def _spectrum(series: Series, params: Mapping[str, Any]) -> Found:
+    index = params.get("index")
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < series.scan.n_positions:
+        raise RequestError(f"spectrum: index must be a whole number below {series.scan.n_positions}")
+    if not series.engine.visits[index]:
+        raise RequestError(f"spectrum: position {index} has not been measured")
+    raw, denoised, expected = series.engine.spectrum(index)
+    return Found({"index": index}, {"raw": f4(raw), "denoised": f4(denoised), "expected": f4(expected)})
+
+
+def _window(series: Series, params: Mapping[str, Any]) -> Found:
+    lo, hi = params.get("lo"), params.get("hi")
+    numbers = isinstance(lo, int | float) and isinstance(hi, int | float) and np.isfinite([lo, hi]).all()
+    if not numbers or not lo < hi:  # type: ignore[operator]
+        raise RequestError("window: give lo < hi in axis units")
+    channels = series.axis.channel_range(float(lo), float(hi))  # type: ignore[arg-type]
+    if channels[0] >= channels[1]:
+        ends = series.axis.values[[0, -1]]
+        raise RequestError(f"window: no channel lies in [{lo}, {hi}]; the axis goes from {ends[0]:g} to {ends[1]:g}")
+    denoised, raw = series.engine.window(channels)
+    shape = tuple(series.header.nav_shape)
+    return Found({"channels": list(channels)}, {"denoised": f4(denoised).reshape(shape), "raw": f4(raw).reshape(shape)})
