@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from streamer.config import PipelineConfig
 from streamer.events import AskReplay, Event, Publish
 from streamer.intervals import IntervalSet

@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+
 from streamer.config import PipelineConfig
 from streamer.events import Publish
 from streamer.pipeline import Pipeline
@@ -72,5 +73,7 @@ def test_scan_goes_on_around_every_hostile_message() -> None:
     assert end["event"] == "end"
     assert (end["n_sent"], end["received"], end["processed"], end["lost"]) == (32, 32, 32, {})
     assert end["rejected"] == expected
-    totals = next(e.result.arrays["counts"] for e in events if isinstance(e, Publish) and e.result.topic == "map/counts")
+    totals = next(
+        e.result.arrays["counts"] for e in events if isinstance(e, Publish) and e.result.topic == "map/counts"
+    )
     np.testing.assert_array_equal(totals.ravel(), counts.sum(axis=1))

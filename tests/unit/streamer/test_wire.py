@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from streamer.wire import (
     Block,
     Control,
@@ -139,7 +140,9 @@ def test_plain_stins_sender() -> None:
     assert end.map.n_sent is None
 
 
-@pytest.mark.parametrize(("leading", "expected"), [("sum", [8, 10, 12, 14, 16, 18, 20, 22]), ("take", [8, 9, 10, 11, 12, 13, 14, 15])])
+@pytest.mark.parametrize(
+    ("leading", "expected"), [("sum", [8, 10, 12, 14, 16, 18, 20, 22]), ("take", [8, 9, 10, 11, 12, 13, 14, 15])]
+)
 def test_detector_elements(leading: Any, expected: list[int]) -> None:
     image = {"htype": "image", "msg_number": 1, "frame": 0, "shape": [2, 8], "type": "uint16"}
     counts = np.arange(16, dtype=np.uint16).reshape(2, 8)

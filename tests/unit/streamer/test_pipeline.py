@@ -1,0 +1,396 @@
+"""The pipeline as a whole, without sockets: series, results, decisions, requests, and the same again from a recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamer.config import DecisionConfig, PipelineConfig
+from streamer.events import AskReplay, Notify, Publish, SeriesClosed, SeriesOpened
+from streamer.pipeline import Pipeline
+from streamer.requests import RequestError
+from streamer.wire import (
+    Control,
+    encode_events,
+    encode_header,
+    encode_heartbeat,
+    encode_image,
+    encode_result,
+    encode_series_end,
+)
+from streamer.wire.items import Answer, Arrived, Change, Overflow, ReplayDone, Resumed, Tick
+from streamer.wire.journal import pack_record, read_records
+from tests.unit.streamer.scene import HOST, MS, Scene, feed_all, results, run
+
+
+def ask(pipeline: Pipeline, val: str, **params: Any) -> Control:
+    return pipeline.answer(Control("cmd", 1, val, params), "boot")
+
+
+def end_of(events: Any) -> dict[str, Any]:
+    ends = [r.head for r in results(events, "series") if r.head["event"] == "end"]
+    assert len(ends) == 1
+    return dict(ends[0])
+
+
+def test_a_scan_from_header_to_end() -> None:
+    scene = Scene()
+    pipeline, events = run(scene)
+    assert end_of(events)["processed"] == scene.n_sent
+    topics = [e.result.topic for e in events if isinstance(e, Publish)]
+    assert topics[0] == "series"
+    assert topics[-1] == "series"
+    assert topics.index("map/counts") > topics.index("result")
+    totals = results(events, "map/counts")[-1].arrays["counts"]
+    np.testing.assert_array_equal(totals.ravel(), scene.counts.sum(axis=(0, 2)))
+    dwell = results(events, "map/dwell")[-1].arrays["dwell"]
+    np.testing.assert_allclose(dwell, 0.01 * scene.passes, rtol=1e-6)
+
+
+def test_denoised_is_mean_plus_scores_times_eigenspectra_and_better_than_raw() -> None:
+    scene = Scene()
+    pipeline, events = run(scene)
+    basis = results(events, "basis")[-1]
+    scores = results(events, "map/scores")[-1]
+    assert basis.head["model"] == scores.head["model"]
+    assert basis.head["rank"] == basis.arrays["eigenspectra"].shape[0] == 3
+    denoised = basis.arrays["mean"] + scores.arrays["scores"].reshape(-1, 3) @ basis.arrays["eigenspectra"]
+    truth = scene.passes * scene.expected
+    raw = scene.counts.sum(axis=0)
+    assert ((denoised - truth) ** 2).mean() < 0.15 * ((raw - truth) ** 2).mean()
+    answer = ask(pipeline, "spectrum", index=5)
+    np.testing.assert_allclose(answer.arrays["denoised"], denoised[5], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(answer.arrays["raw"], raw[5])
+
+
+def test_every_model_in_results_was_published_as_basis_before() -> None:
+    _, events = run(Scene())
+    known: set[int] = set()
+    for result in (e.result for e in events if isinstance(e, Publish)):
+        if result.topic == "basis":
+            assert result.head["model"] not in known or result.head["model"] == max(known)
+            known.add(result.head["model"])
+        elif result.topic == "result":
+            assert result.head["model"] in known | {1}
+
+
+def test_a_recording_gives_the_same_bytes() -> None:
+    scene = Scene(passes=3)
+    items = list(scene.items(actions=["stop"]))
+    items.insert(20, Change(items[19].t_ns, "settings", {"windows": {"peak": [0.9, 1.2]}}))
+    config = PipelineConfig(decisions=DecisionConfig(stop_relative_error=0.3))
+
+    def published(stream: Any) -> list[bytes]:
+        events = feed_all(Pipeline(config), stream)
+        parts = [encode_result(e.result, boot="b", seq=0, t_ns=0) for e in events if isinstance(e, Publish)]
+        return [b"".join(bytes(p) for p in message) for message in parts]
+
+    journal = b"".join(bytes(p) for item in items for p in pack_record(item))
+    again = [record for record, _ in read_records(memoryview(journal))]
+    first = published(items)
+    assert len(first) > 20
+    assert published(again) == first
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int16", "int32", "float32", "float64"])
+def test_every_type_gives_the_same_map(dtype: str) -> None:
+    scene = Scene(passes=1)
+    flat = scene.counts[0].astype(dtype)
+    pipeline = Pipeline(PipelineConfig())
+    feed_all(pipeline, [Arrived(0, scene.header(), HOST), Arrived(1, encode_image("scene", 1, 0, flat), HOST), Tick(2)])
+    np.testing.assert_array_equal(
+        ask(pipeline, "snapshot", names=["counts"]).arrays["counts"].ravel(), flat.sum(axis=1)
+    )
+
+
+def test_events_and_images_give_the_same_map() -> None:
+    scene = Scene(passes=1)
+    _, dense = run(scene)
+    flat = scene.counts[0]
+    row, channel = np.nonzero(flat)
+    channels = np.repeat(channel, flat[row, channel]).astype(np.uint16)
+    offsets = np.concatenate([[0], np.cumsum(flat.sum(axis=1, dtype=np.int64))])
+    pipeline = Pipeline(PipelineConfig())
+    parts = encode_events("scene", 1, 0, offsets, channels, 64)
+    stream = [
+        Arrived(0, scene.header(), HOST),
+        Arrived(1, parts, HOST),
+        Arrived(2, encode_series_end("scene", 2, 192), HOST),
+    ]
+    events = feed_all(pipeline, [*stream, Tick(3)])
+    for name in ("counts", "scores"):
+        a, b = (results(e, f"map/{name}")[-1].arrays[name] for e in (dense, events))
+        np.testing.assert_allclose(np.abs(a), np.abs(b), rtol=1e-2, atol=0.5)
+
+
+def test_blocks_across_rows_and_passes_with_every_kind_of_index() -> None:
+    scene = Scene(nav_shape=(4, 4), passes=2)
+    flat = scene.counts.reshape(-1, 64)
+    pipeline = Pipeline(PipelineConfig())
+    messages = [
+        encode_image("scene", 1, 0, flat[:13], index=0),
+        encode_image("scene", 2, 13, flat[13:20], index=13),  # across the end of the pass, as its frames say
+        encode_image("scene", 3, 20, flat[20:25], index=list(range(4, 9))),
+        encode_image("scene", 4, 25, flat[25:], index=np.arange(9, 16, dtype=np.uint32)),
+    ]
+    feed_all(pipeline, [Arrived(n, m, HOST) for n, m in enumerate([scene.header(), *messages])] + [Tick(9)])
+    snapshot = ask(pipeline, "snapshot", names=["counts"])
+    np.testing.assert_array_equal(snapshot.arrays["counts"].ravel(), scene.counts.sum(axis=(0, 2)))
+
+
+def test_replace_takes_the_place_of_what_a_position_had() -> None:
+    scene = Scene(nav_shape=(4, 4), passes=1)
+    pipeline = Pipeline(PipelineConfig())
+    flat = scene.counts[0]
+    first = encode_image("scene", 1, 0, flat)
+    better = encode_image("scene", 2, 16, flat[3:5] + 7, index=3, revision="replace")
+    feed_all(pipeline, [Arrived(0, scene.header(), HOST), Arrived(1, first, HOST), Arrived(2, better, HOST), Tick(3)])
+    counts = ask(pipeline, "snapshot", names=["counts"]).arrays["counts"].ravel()
+    expected = flat.sum(axis=1, dtype=np.int64)
+    expected[3:5] += 7 * 64
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_messages_before_the_header_are_held() -> None:
+    scene = Scene()
+    messages = scene.messages()
+    pipeline = Pipeline(PipelineConfig())
+    assert not feed_all(pipeline, [Arrived(n, m, HOST) for n, m in enumerate(messages[1:5])])
+    events = pipeline.feed(Arrived(9, messages[0], HOST))
+    opened = next(e for e in events if isinstance(e, SeriesOpened))
+    assert len(opened.held) == 5
+    rest = [*opened.held[1:], *(Arrived(10, m, HOST) for m in messages[5:]), Tick(11)]
+    assert end_of(feed_all(pipeline, rest))["processed"] == scene.n_sent
+
+
+def test_missed_header_is_asked_for_when_a_heartbeat_names_the_replay() -> None:
+    scene = Scene()
+    pipeline = Pipeline(PipelineConfig())
+    beat = encode_heartbeat("scene", 4, replay="tcp://127.0.0.1:5558", n_sent=96)
+    events = pipeline.feed(Arrived(5_000 * MS, beat, HOST))
+    assert [(e.series, e.first, e.last) for e in events if isinstance(e, AskReplay)] == [("scene", 0, 0)]
+    assert not pipeline.feed(Arrived(5_100 * MS, beat, HOST)), "not asked again within a second"
+    elsewhere = encode_heartbeat("other", 4, replay="tcp://192.0.2.7:5558")
+    assert not pipeline.feed(Arrived(9_000 * MS, elsewhere, HOST)), "a foreign host is not connected to"
+
+
+def test_a_second_header_supersedes_and_the_next_series_loses_nothing() -> None:
+    first, second = Scene(series="first"), Scene(series="second", seed=3)
+    pipeline = Pipeline(PipelineConfig())
+    stream = [Arrived(0, m, HOST) for m in first.messages()[:4]] + [Tick(1)]
+    stream += [Arrived(2, m, HOST) for m in second.messages()]
+    events = feed_all(pipeline, stream)
+    assert not any(isinstance(e, SeriesClosed) for e in events)
+    events = pipeline.feed(Tick(3))
+    books = end_of(events)
+    assert (books["series"], books["exit_status"], books["processed"], books["lost"]) == ("first", "superseded", 72, {})
+    order = [type(e) for e in events if isinstance(e, SeriesClosed | SeriesOpened)]
+    assert order == [SeriesClosed, SeriesOpened]
+    opened = next(e for e in events if isinstance(e, SeriesOpened))
+    rest = feed_all(pipeline, [*opened.held[1:], Tick(4)])
+    assert end_of(rest)["processed"] == second.n_sent
+
+
+def test_silence_closes_only_after_the_timeout() -> None:
+    scene = Scene()
+    pipeline = Pipeline(PipelineConfig(series_timeout_s=5))
+    feed_all(pipeline, [Arrived(0, m, HOST) for m in scene.messages()[:3]])
+    assert not results(pipeline.feed(Tick(4_900 * MS)), "series")
+    books = end_of(pipeline.feed(Tick(5_100 * MS)))
+    assert (books["exit_status"], books["n_sent"], books["processed"]) == ("timeout", 48, 48)
+
+
+def test_series_after_series_and_late_messages_of_a_closed_one() -> None:
+    pipeline = Pipeline(PipelineConfig())
+    for number in range(3):
+        scene = Scene(series=f"series-{number}", seed=number)
+        events = feed_all(pipeline, scene.items())
+        assert end_of(events)["exit_status"] == "success"
+    late = pipeline.feed(Arrived(0, encode_image("series-1", 5, 0, np.zeros((1, 64), np.uint8)), HOST))
+    assert pipeline.rejected["foreign"] == 1
+    assert not any(isinstance(e, Publish) for e in late)
+    assert ask(pipeline, "snapshot", names=["counts"]).params["series"] == "series-2"
+
+
+def test_gap_is_asked_for_at_once_and_again_until_answered() -> None:
+    scene = Scene()
+    messages = scene.messages(replay="tcp://*:5558")
+    pipeline = Pipeline(PipelineConfig())
+    stream = [Arrived(0, m, HOST) for m in (*messages[:3], messages[5])]
+    events = feed_all(pipeline, [*stream, Tick(1)])
+    asks = [e for e in events if isinstance(e, AskReplay)]
+    assert [(a.endpoint, a.first, a.last) for a in asks] == [("tcp://127.0.0.1:5558", 3, 4)]
+    events = feed_all(pipeline, [ReplayDone(2 * MS, asks[0].id, "not yet"), Tick(3 * MS)])
+    assert not [e for e in events if isinstance(e, AskReplay)], "backs off"
+    events = feed_all(pipeline, [Tick(500 * MS), Tick(1_000 * MS)])
+    again = [e for e in events if isinstance(e, AskReplay)]
+    assert [(a.first, a.last) for a in again] == [(3, 4)]
+    answer = [Arrived(1_000 * MS, m, HOST, True) for m in messages[3:5]]
+    feed_all(pipeline, [*answer, ReplayDone(1_000 * MS, again[0].id), Tick(1_001 * MS)])
+    feed_all(pipeline, [Arrived(1_002 * MS, m, HOST) for m in messages[6:]])
+    assert end_of(pipeline.feed(Tick(1_003 * MS)))["lost"] == {}
+
+
+def test_series_end_waits_ten_seconds_for_replays_and_no_longer() -> None:
+    scene = Scene()
+    messages = scene.messages(replay="tcp://127.0.0.1:5558")
+    pipeline = Pipeline(PipelineConfig())
+    feed_all(pipeline, [Arrived(0, m, HOST) for n, m in enumerate(messages) if n != 3])
+    events = pipeline.feed(Tick(1))
+    assert [e.first for e in events if isinstance(e, AskReplay)] == [3]
+    assert not results(pipeline.feed(Tick(9_900 * MS)), "series")
+    books = end_of(pipeline.feed(Tick(10_100 * MS)))
+    assert books["lost"] == {"gap": 24}
+    assert books["n_sent"] == books["processed"] + 24
+
+
+def test_overflow_is_told_apart_from_gaps() -> None:
+    scene = Scene()
+    messages = scene.messages()
+    pipeline = Pipeline(PipelineConfig())
+    kept = [m for n, m in enumerate(messages) if n not in {2, 5}]
+    feed_all(pipeline, [*(Arrived(0, m, HOST) for m in kept), Overflow(1, "scene", 24, 24)])
+    feed_all(pipeline, [Tick(2)])
+    assert end_of(pipeline.feed(Tick(1_000 * MS)))["lost"] == {"gap": 24, "overflow": 24}
+
+
+def test_lost_positions_are_marked_on_the_quality_map() -> None:
+    scene = Scene(passes=1)
+    messages = scene.messages()
+    pipeline = Pipeline(PipelineConfig())
+    feed_all(pipeline, [*(Arrived(0, m, HOST) for n, m in enumerate(messages) if n != 2), Tick(1), Tick(1_000 * MS)])
+    maps = {r.topic: next(iter(r.arrays.values())).ravel() for r in pipeline.maps()}
+    assert np.isnan(maps["map/counts"][24:48]).all()
+    assert (maps["map/quality"][24:48] == 0).all()
+    assert (maps["map/quality"][:24] == 1).all()
+
+
+def test_restart_asks_for_everything_later_and_ends_with_the_same_map() -> None:
+    scene = Scene()
+    messages = scene.messages(replay="tcp://127.0.0.1:5558")
+    _, whole = run(scene, replay="tcp://127.0.0.1:5558")
+    again = Pipeline(PipelineConfig())
+    before = [i for n, m in enumerate(messages[:6]) for i in (Arrived(n * 100 * MS, m, HOST), Tick(n * 100 * MS))]
+    feed_all(again, before)
+    t_ns = 10_000 * MS
+    events = feed_all(again, [Resumed(t_ns), Tick(t_ns)])
+    start = results(events, "series")[0].head
+    assert (start["event"], start["resumed"]) == ("start", True)
+    request = next(e for e in events if isinstance(e, AskReplay))
+    assert request.first == 6
+    assert request.last > 6
+    rest = [Arrived(t_ns, m, HOST, True) for m in messages[6:]]
+    events = feed_all(again, [*rest, ReplayDone(t_ns, request.id), Tick(t_ns + MS)])
+    assert end_of(events)["lost"] == {}
+    for name in ("counts", "dwell"):
+        a, b = (results(e, f"map/{name}")[-1].arrays[name] for e in (whole, events))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_stop_is_decided_once_answered_and_mirrored() -> None:
+    scene = Scene(passes=4)
+    config = PipelineConfig(decisions=DecisionConfig(mode="enforce", stop_relative_error=0.3))
+    pipeline, events = run(scene, config, actions=["stop"], deadline_ms=2_000)
+    decisions = [e.control for e in events if isinstance(e, Notify)]
+    assert len(decisions) >= 1
+    params = decisions[0].params
+    assert (params["action"], params["mode"], params["series"]) == ("stop", "enforce", "scene")
+    assert params["valid_until_ns"] - params["issued_ns"] == 2_000 * MS
+    evidence = params["evidence"]
+    assert evidence["coverage"] == 1.0
+    assert evidence["relative_error"] <= 0.3
+    assert "%" in params["reason"]
+
+
+def test_decision_outcomes() -> None:
+    scene = Scene(passes=6)
+    config = PipelineConfig(decisions=DecisionConfig(stop_relative_error=0.3))
+    pipeline = Pipeline(config)
+    outcomes = []
+    for item in scene.items(actions=["stop"]):
+        for event in pipeline.feed(item):
+            if isinstance(event, Notify):
+                answer = Answer(item.t_ns, event.control.params["decision"], ok=True, controller="test")
+                outcomes += [r.head["outcome"] for r in results(pipeline.feed(answer), "decision")]
+                assert not pipeline.feed(answer), "a second answer changes nothing"
+    assert outcomes == ["accepted"]
+
+
+def test_no_decision_that_the_controller_cannot_obey() -> None:
+    config = PipelineConfig(decisions=DecisionConfig(stop_relative_error=0.5))
+    for actions in ({}, {"actions": ["dwell", "pause"]}):
+        _, events = run(Scene(passes=4), config, **actions)
+        assert not [e for e in events if isinstance(e, Notify)]
+
+
+def test_requests_before_and_during_a_series() -> None:
+    pipeline = Pipeline(PipelineConfig())
+    for val in ("snapshot", "basis", "spectrum", "window"):
+        answer = ask(pipeline, val)
+        assert (answer.msg, answer.params["error"], answer.params["boot"]) == ("nack", "no series yet", "boot")
+    assert ask(pipeline, "status").params["state"] == "idle"
+    scene = Scene(passes=1)
+    feed_all(pipeline, list(scene.items())[:-3])
+    assert ask(pipeline, "status").params["state"] == "running"
+    answer = ask(pipeline, "window", lo=0.9, hi=1.2)
+    assert answer.arrays["denoised"].shape == answer.arrays["raw"].shape == scene.nav_shape
+    channels = slice(*answer.params["channels"])
+    np.testing.assert_array_equal(answer.arrays["raw"].ravel(), scene.counts[0][:, channels].sum(axis=1))
+    for val, params, text in [
+        ("window", {"lo": 2, "hi": 1}, "lo < hi"),
+        ("window", {"lo": 99, "hi": 100}, "axis goes from"),
+        ("window", {"lo": float("nan"), "hi": 1}, "lo < hi"),
+        ("spectrum", {"index": 192}, "below 192"),
+        ("spectrum", {"index": "3"}, "whole number"),
+        ("snapshot", {"names": ["nonsense"]}, "there is no map 'nonsense'"),
+        ("snapshot", {"names": 3}, "list of strings"),
+        ("dance", {}, "unknown request"),
+    ]:
+        nack = ask(pipeline, val, **params)
+        assert nack.msg == "nack", (val, params)
+        assert text in nack.params["error"]
+
+
+def test_settings_are_read_and_changed() -> None:
+    pipeline, _ = run(Scene(passes=1))
+    change = {"windows": {"line": [0.4, 0.6]}, "decisions": {"mode": "enforce"}}
+    pipeline.check_change("settings", change)
+    pipeline.feed(Change(0, "settings", change))
+    params = ask(pipeline, "settings").params
+    assert params["decisions"]["mode"] == "enforce"
+    assert "map/window/line" in {r.topic for r in pipeline.maps()}
+    pipeline.feed(Change(0, "settings", {"windows": {"line": None}}))
+    assert "map/window/line" not in {r.topic for r in pipeline.maps()}
+    for wrong, text in [
+        ({"decisions": {"mode": "maybe"}}, "decisions.mode"),
+        ({"limits": {"positions": 1}}, "limits cannot be changed"),
+        ({"linear": {"max_rank": 3}}, "linear.max_rank cannot"),
+        ({"windows": {"x": [3, 2]}}, "empty"),
+    ]:
+        with pytest.raises(RequestError, match=text):
+            pipeline.check_change("settings", wrong)
+
+
+def test_corrected_axis_comes_with_the_first_data() -> None:
+    scene = Scene(passes=1)
+    pipeline = Pipeline(PipelineConfig(windows={"line": (1.9, 2.1)}))
+    axis = {"name": "Energy", "units": "keV", "size": 64, "offset": 1.0, "scale": 0.05}
+    parts = encode_image("scene", 1, 0, scene.counts[0], axis=axis)
+    feed_all(pipeline, [Arrived(0, scene.header(), HOST), Arrived(1, parts, HOST), Tick(2)])
+    raw = next(r for r in pipeline.maps() if r.topic == "map/raw/line").arrays["raw/line"].ravel()
+    expected = scene.counts[0][:, 18:23].sum(axis=1)
+    np.testing.assert_array_equal(raw, expected)
+
+
+def test_point_list_with_positions() -> None:
+    rng = np.random.default_rng(0)
+    positions = rng.random((30, 2))
+    axis = {"name": "Energy", "units": "eV", "values": list(range(64))}
+    pipeline = Pipeline(PipelineConfig())
+    counts = rng.poisson(20, (30, 64)).astype(np.uint16)
+    stream = [encode_header("points", [30], axis, positions=positions), encode_image("points", 1, 0, counts)]
+    events = feed_all(pipeline, [*(Arrived(0, m, HOST) for m in stream), Tick(1)])
+    np.testing.assert_array_equal(results(events, "series")[0].arrays["positions"], positions)
+    assert ask(pipeline, "snapshot", names=["counts"]).arrays["counts"].shape == (30,)
