@@ -1,0 +1,78 @@
+"""What every model of spectra looks like, and what a linear one publishes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Index = NDArray[np.uint32]
+Counts: TypeAlias = NDArray[Any] | sparse.csr_array
+"""Spectra as they arrive, (n, D): dense of any numeric type, or CSR for list mode."""
+
+
+@runtime_checkable
+class SpectralModel(Protocol):
+    """A model that learns from blocks of spectra, and maps between spectra and scores."""
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of a spectrum, D."""
+        ...
+
+    @property
+    def n_components(self) -> int:
+        """Scores of a spectrum, K; 0 before anything was learnt."""
+        ...
+
+    def partial_fit(self, spectra: Counts) -> SpectralModel:
+        """Learn from a block of spectra (n, D), which is left unchanged."""
+        ...
+
+    def transform(self, spectra: Counts) -> Float32:
+        """Scores (n, K) of spectra (n, D)."""
+        ...
+
+    def reconstruct(self, scores: Float32) -> Float32:
+        """Spectra (n, D) in counts from scores (n, K)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Basis:
+    """One published version of a linear model: denoised = mean + scores @ eigenspectra, in counts.
+
+    Attributes
+    ----------
+    version : int
+        Rises with every published basis, from 1.
+    mean : ndarray of float32, (D,)
+        Mean denoised spectrum of the positions measured so far, counts.
+    eigenspectra : ndarray of float32, (K, D)
+        Counts per unit of score.
+    eigenvalues : ndarray of float32, (m,)
+        Scree of the noise-whitened problem, falling; white noise has variance 1.
+    noise_edge : float
+        Eigenvalues above this are structure (Marchenko-Pastur).
+    """
+
+    version: int
+    mean: Float32
+    eigenspectra: Float32
+    eigenvalues: Float32
+    noise_edge: float
+
+    @property
+    def rank(self) -> int:
+        """Number of eigenspectra, K."""
+        return int(self.eigenspectra.shape[0])
+
+
+def as_dense(spectra: Counts) -> NDArray[Any]:
+    """Spectra as an ordinary array (n, D); the same object where they are one."""
+    return np.asarray(spectra.toarray()) if isinstance(spectra, sparse.csr_array) else spectra

@@ -1,0 +1,138 @@
+"""Noise of a detector: var = gain * (mean - offset) + read^2, given or estimated from the first spectra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.base import Counts, Float64
+from models.rank import noise_edge
+
+_POISSON_TOLERANCE = 0.2
+_MAX_ROWS, _MAX_CHANNELS, _MAX_RANK = 256, 1024, 32
+_BINS = 24
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Variance of one visit's counts in one channel, gain * (mean - offset) + read_sigma^2.
+
+    `kind` is 'poisson' (gain 1, offset 0, no read noise) or 'poisson_gaussian'.
+    """
+
+    kind: Literal["poisson", "poisson_gaussian"] = "poisson"
+    gain: float = 1.0
+    offset: float = 0.0
+    read_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.gain < 0 or self.read_sigma < 0 or not np.isfinite([self.gain, self.offset, self.read_sigma]).all():
+            raise ValueError(f"gain {self.gain} and read_sigma {self.read_sigma} must be finite and not negative")
+
+    @property
+    def is_poisson(self) -> bool:
+        """True where counts are independent events."""
+        return self.kind == "poisson"
+
+    def variance(self, mean: NDArray[Any]) -> Float64:
+        """Variance in each channel at a mean of one visit, counts squared, not negative."""
+        return np.asarray(np.maximum(self.gain * (mean - self.offset) + self.read_sigma**2, 0.0), dtype=np.float64)
+
+    def row_variance(self, total: NDArray[Any], visits: NDArray[Any] | float, n_channels: int) -> Float64:
+        """Variance of whole spectra summed over channels: total counts (n,) that took `visits` visits."""
+        base = n_channels * (self.read_sigma**2 - self.gain * self.offset)
+        return np.asarray(np.maximum(self.gain * total + visits * base, 0.0), dtype=np.float64)
+
+
+POISSON = NoiseModel()
+
+
+def estimate_noise(spectra: Counts) -> NoiseModel:
+    """Estimate the noise from spectra (n, D) of single visits, by the residuals of a low-rank fit.
+
+    The rank comes from the bulk of the singular values (its median is the noise, Gavish & Donoho 2014), so that no
+    gain has to be known beforehand; residual variance is then regressed on the fitted mean. Only gain and the sum
+    read^2 - gain * offset can be seen in one exposure; a negative sum is read as offset, a positive one as read noise.
+    Integers without negatives whose bulk noise is that of counts within 20 % are called Poisson.
+    """
+    rows = _thin(spectra)
+    counts_like = bool(rows.size) and bool(np.all(rows >= 0)) and bool(np.all(rows == np.rint(rows)))
+    lit = rows[rows.sum(axis=1) != 0] if counts_like else rows
+    if lit.shape[0] < 4 or lit.shape[1] < 4 or not lit.any():
+        return POISSON if counts_like else NoiseModel("poisson_gaussian", 0.0, 0.0, _spread(rows))
+    summed, width = _sum_channels(lit, counts_like)
+    fit, variance, dispersion = _low_rank_residual(summed)
+    if counts_like and abs(dispersion - 1.0) < _POISSON_TOLERANCE:
+        return POISSON
+    gain, constant = _regress(fit, variance)
+    constant /= width
+    offset = -constant / gain if constant < 0 and gain > 0 else 0.0
+    return NoiseModel("poisson_gaussian", gain, offset, float(np.sqrt(max(constant, 0.0))))
+
+
+def _thin(spectra: Counts) -> Float64:
+    """At most 256 spectra, evenly taken, dense."""
+    step = max(1, -(-spectra.shape[0] // _MAX_ROWS))
+    part = spectra[::step]
+    return np.asarray(part.toarray() if isinstance(part, sparse.csr_array) else part, dtype=np.float64)
+
+
+def _spread(rows: Float64) -> float:
+    """Standard deviation of single channels from differences of neighbouring channels, at least a tiny number."""
+    steps = np.diff(rows, axis=1) if rows.size and rows.shape[1] > 1 else np.zeros(1)
+    return max(float(np.median(np.abs(steps)) / 0.6745 / np.sqrt(2)), 1e-6)
+
+
+def _sum_channels(rows: Float64, counts_like: bool) -> tuple[Float64, int]:
+    """Channels that say something, and how many each is the sum of.
+
+    Sparse counts are summed over neighbours, which leaves variance over mean as it is; other data are thinned out.
+    """
+    step = 1
+    if counts_like:
+        step = int(np.clip(np.ceil(1.0 / max(rows.mean(), 1e-3)), 1, max(1, rows.shape[1] // 32)))
+        step = max(step, -(-rows.shape[1] // _MAX_CHANNELS))
+        n = rows.shape[1] // step
+        rows = rows[:, : n * step].reshape(rows.shape[0], n, step).sum(axis=2)
+    else:
+        rows = rows[:, :: max(1, -(-rows.shape[1] // _MAX_CHANNELS))]
+    live = rows.std(axis=0) > 0
+    return (rows[:, live] if live.any() else rows), step
+
+
+def _low_rank_residual(rows: Float64) -> tuple[Float64, Float64, float]:
+    """Fitted mean (n, D), squared residual corrected for leverage (n, D), and the bulk's variance over mean."""
+    n, d = rows.shape
+    scale = np.sqrt(np.maximum(np.abs(rows).mean(axis=0), 1e-12))
+    u, s, vt = np.linalg.svd(rows / scale, full_matrices=False)
+    noise = float(np.median(s**2)) / (max(n, d) * _median_share(min(n, d) / max(n, d)))
+    rank = int(np.clip(np.count_nonzero(s**2 > noise * noise_edge(d, n) * n), 1, min(_MAX_RANK, s.size // 2)))
+    u, vt = u[:, :rank], vt[:rank]
+    fit = (u * s[:rank]) @ vt * scale
+    freedom = np.outer(1.0 - (u**2).sum(axis=1), 1.0 - (vt**2).sum(axis=0))
+    return fit, (rows - fit) ** 2 / np.maximum(freedom, 0.1), noise
+
+
+def _median_share(ratio: float) -> float:
+    """Median of the Marchenko-Pastur law of ratio <= 1 (numerically)."""
+    lo, hi = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
+    x = np.linspace(max(lo, 1e-9), hi, 2001)
+    density = np.sqrt(np.maximum((hi - x) * (x - lo), 0.0)) / x
+    mass = np.cumsum(density)
+    return float(np.interp(0.5, mass / mass[-1], x))
+
+
+def _regress(fit: Float64, variance: Float64) -> tuple[float, float]:
+    """Gain and constant of variance against mean, by bins of equal numbers, weighted by 1/variance^2, gain >= 0."""
+    order = np.argsort(fit, axis=None)
+    x, y = (np.array([b.mean() for b in np.array_split(a.ravel()[order], _BINS)]) for a in (fit, variance))
+    level = np.maximum(y, 1e-3 * y.mean() + 1e-300)
+    design = np.stack([x, np.ones_like(x)], axis=1) / level[:, None]
+    gain, constant = np.linalg.lstsq(design, y / level, rcond=None)[0]
+    if gain <= 0:
+        return 0.0, float(np.average(y, weights=1 / level))
+    return float(gain), float(constant)

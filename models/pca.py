@@ -1,0 +1,328 @@
+"""Streaming principal components: Gram update, and Rayleigh-Ritz step with history.
+
+Both keep a history V diag(l) V' of everything seen, V (m, k) with orthonormal columns and l (k,) summed variances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from models.base import Counts, Float32, Float64, as_dense
+from models.preprocess import Scaling
+
+_CUT = 1e-6
+_GRAM_ROWS = 256
+
+
+class Rows(Protocol):
+    """A block of n scaled spectra y (n, m), seen through products only."""
+
+    @property
+    def n_rows(self) -> int:
+        """Spectra in the block."""
+        ...
+
+    def times(self, vectors: Float64) -> Float64:
+        """y @ vectors, (n, k)."""
+        ...
+
+    def back(self, scores: Float64) -> Float64:
+        """y' @ scores, (m, k)."""
+        ...
+
+    def dense(self) -> Float64:
+        """y itself, (n, m)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """Scaled spectra that are there as an array (n, m)."""
+
+    y: Float32
+
+    @property
+    def n_rows(self) -> int:
+        """Spectra in the block."""
+        return int(self.y.shape[0])
+
+    def times(self, vectors: Float64) -> Float64:
+        """y @ vectors."""
+        return np.asarray(self.y @ vectors.astype(self.y.dtype), dtype=np.float64)
+
+    def back(self, scores: Float64) -> Float64:
+        """y' @ scores."""
+        return np.asarray(self.y.T @ scores.astype(self.y.dtype), dtype=np.float64)
+
+    def dense(self) -> Float64:
+        """y in double precision."""
+        return self.y.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ScaledRows:
+    """Counts (n, D) in float32, dense or CSR, scaled on the fly: y = weight * merge(counts)."""
+
+    counts: Float32 | sparse.csr_array
+    weight: Float64
+    scaling: Scaling
+
+    @property
+    def n_rows(self) -> int:
+        """Spectra in the block."""
+        return int(self.counts.shape[0])
+
+    def times(self, vectors: Float64) -> Float64:
+        """y @ vectors, without forming y."""
+        return np.asarray(self.counts @ self.scaling.projector(vectors), dtype=np.float64) * self.weight[:, None]
+
+    def back(self, scores: Float64) -> Float64:
+        """y' @ scores, without forming y."""
+        weighted = np.asarray(scores * self.weight[:, None], dtype=np.float32)
+        return self.scaling.merge(self.counts.T @ weighted)
+
+    def dense(self) -> Float64:
+        """y itself."""
+        return self.scaling.merge(as_dense(self.counts).T).T * self.weight[:, None]
+
+
+def gram_step(vectors: Float64, values: Float64, rows: Float64, keep: int) -> tuple[Float64, Float64]:
+    """Best `keep` components of V diag(l) V' + rows' rows, by the small Gram matrix (Ross et al., IJCV 2008).
+
+    Exact but for what `keep` cuts off.
+
+    Parameters
+    ----------
+    vectors, values : ndarray, (m, k) and (k,)
+        The history; k may be 0.
+    rows : ndarray, (n, m)
+        Scaled spectra.
+    """
+    root = np.sqrt(values)
+    cross = (rows @ vectors) * root
+    upper = np.concatenate([np.diag(values), cross.T], axis=1)
+    gram = np.concatenate([upper, np.concatenate([cross, rows @ rows.T], axis=1)], axis=0)
+    found, small = _top(gram, keep)
+    if not found.size:
+        return np.zeros((rows.shape[1], 0)), np.zeros(0)
+    k = values.size
+    basis = vectors @ (small[:k] * root[:, None]) + rows.T @ small[k:]
+    return _tidy(basis / np.sqrt(found)), found
+
+
+def ritz_step(vectors: Float64, values: Float64, rows: Rows) -> tuple[Float64, Float64]:
+    """Best k components of V diag(l) V' + y'y within the span of V and y'y V (a block Krylov space of depth one).
+
+    Three products with the block, as one plain subspace step takes; keeping V in the span loses none of the history,
+    and at low counts comes close to the exact update (`gram_step`), which the plain step does not.
+    """
+    scores = rows.times(vectors)
+    image = rows.back(scores)
+    outside = image - vectors @ (vectors.T @ image)
+    fresh = orthonormal(outside, floor=_CUT * float(np.linalg.norm(image)))
+    fresh = orthonormal(fresh - vectors @ (vectors.T @ fresh))
+    both = np.concatenate([scores, rows.times(fresh)], axis=1)
+    gram = both.T @ both
+    k = values.size
+    gram[np.arange(k), np.arange(k)] += values
+    found, small = _top(gram, k)
+    return vectors @ small[:k] + fresh @ small[k:], found
+
+
+def orthonormal(columns: Float64, floor: float = 0.0) -> Float64:
+    """Orthonormal basis of the columns (m, k) longer than `floor`: by Cholesky, or else by Householder."""
+    length = np.linalg.norm(columns, axis=0)
+    live = length > max(floor, _CUT * float(length.max(initial=0.0)))
+    columns = columns[:, live] / length[live]
+    try:
+        lower = np.linalg.cholesky(columns.T @ columns)
+        if lower.size and np.diag(lower).min() > 1e-3:
+            # numpy only: scipy brings a second thread pool, and two pools on few cores cost ten times as much.
+            return np.asarray(columns @ np.linalg.inv(lower).T)
+    except np.linalg.LinAlgError:
+        pass
+    q, r = np.linalg.qr(columns)
+    # Householder completes a deficient set with arbitrary directions: those carry nothing and are left out.
+    strength = np.abs(np.diag(r))
+    return np.asarray(q[:, strength > _CUT * strength.max(initial=0.0)])
+
+
+def _top(gram: Float64, keep: int) -> tuple[Float64, Float64]:
+    """Largest eigenvalues (falling) and vectors of a small symmetric matrix, cut at 1e-6 of the first."""
+    values, vectors = np.linalg.eigh(gram)
+    values, vectors = values[::-1][:keep], vectors[:, ::-1][:, :keep]
+    n = int(np.count_nonzero(values > _CUT * max(values[0], 0.0))) if values.size and values[0] > 0 else 0
+    return values[:n], vectors[:, :n]
+
+
+def _tidy(basis: Float64) -> Float64:
+    """Repair the loss of orthogonality of weak vectors, keeping order and sense (Newton step of the polar factor)."""
+    return basis @ (1.5 * np.eye(basis.shape[1]) - 0.5 * (basis.T @ basis))
+
+
+@dataclass
+class Tracker:
+    """Second-moment history of scaled spectra, truncated to `keep` components.
+
+    Attributes
+    ----------
+    vectors : ndarray, (m, k)
+        Orthonormal, by falling variance.
+    values : ndarray, (k,)
+        Summed variance; divide by `n_rows` for eigenvalues.
+    n_rows : float
+        Spectra learnt.
+    """
+
+    keep: int
+    vectors: Float64
+    values: Float64 = field(default_factory=lambda: np.zeros(0))
+    n_rows: float = 0.0
+
+    def update(self, rows: Rows) -> None:
+        """Learn a block: by the Gram matrix while the history is not full, else by a Rayleigh-Ritz step."""
+        full = self.values.size >= min(self.keep, self.vectors.shape[0])
+        if full and rows.n_rows >= self.keep:
+            self.vectors, self.values = ritz_step(self.vectors, self.values, rows)
+        else:
+            dense = rows.dense()
+            for first in range(0, rows.n_rows, _GRAM_ROWS):
+                part = dense[first : first + _GRAM_ROWS]
+                self.vectors, self.values = gram_step(self.vectors, self.values, part, self.keep)
+        self.n_rows += rows.n_rows
+
+    def rescale(self, old: Scaling, new: Scaling) -> None:
+        """Express the history in another scaling of the channels."""
+        spectra = (self.vectors * old.scale[:, None])[old.group] * old.share[:, None]
+        moved = new.merge(spectra) * np.sqrt(self.values)
+        found, small = _top(moved.T @ moved, self.keep)
+        self.vectors = orthonormal(moved @ small) if found.size else np.zeros((new.n_groups, 0))
+        self.values = found[: self.vectors.shape[1]]
+
+    @property
+    def eigenvalues(self) -> Float64:
+        """Variance per spectrum of each component, falling, (k,)."""
+        return self.values / max(self.n_rows, 1.0)
+
+
+class StreamingPCA:
+    """Principal components of a stream of unscaled spectra: what scikit-learn's IncrementalPCA gives, faster.
+
+    Parameters
+    ----------
+    n_channels : int
+        D.
+    n_components : int
+        Scores of a spectrum, K (fewer until that many spectra were seen).
+    n_kept : int, optional
+        Components kept between blocks, at least K; more make the truncation gentler. Default K.
+    centred : bool
+        Subtract the running mean (with Ross's mean-correction row).
+    update : 'gram' or 'ritz'
+        Exact update of the truncated history, or the cheaper Rayleigh-Ritz step, which wants `n_kept` about 2 K.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        n_components: int,
+        *,
+        n_kept: int | None = None,
+        centred: bool = True,
+        update: Literal["gram", "ritz"] = "gram",
+    ) -> None:
+        if not 1 <= n_components <= n_channels or (n_kept is not None and n_kept < n_components):
+            raise ValueError(f"n_components {n_components} must be in 1..{n_channels} and not above n_kept {n_kept}")
+        self._n_channels, self._k, self._centred = n_channels, n_components, centred
+        self._ritz = update == "ritz"
+        self._tracker = Tracker(min(n_kept or n_components, n_channels), np.zeros((n_channels, 0)))
+        self._mean: Float64 = np.zeros(n_channels)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of a spectrum, D."""
+        return self._n_channels
+
+    @property
+    def n_components(self) -> int:
+        """Scores of a spectrum so far, at most K."""
+        return min(self._k, self._tracker.values.size)
+
+    @property
+    def mean(self) -> Float64:
+        """Running mean spectrum (D,); zero if not centred."""
+        return self._mean
+
+    @property
+    def components(self) -> Float64:
+        """Orthonormal eigenspectra (K, D)."""
+        return self._tracker.vectors[:, : self._k].T
+
+    @property
+    def eigenvalues(self) -> Float64:
+        """Variance along each component, (K,)."""
+        return self._tracker.eigenvalues[: self._k]
+
+    def partial_fit(self, spectra: Counts) -> StreamingPCA:
+        """Learn a block of spectra (n, D), left unchanged; ValueError where D differs."""
+        if spectra.shape[1] != self._n_channels:
+            raise ValueError(f"spectra have {spectra.shape[1]} channels, not {self._n_channels}")
+        if spectra.shape[0]:
+            self._learn(self._centred_block(_dense32(spectra)), int(spectra.shape[0]))
+        return self
+
+    def _centred_block(self, block: Float32) -> Float32:
+        """The block minus its own mean, with the row that accounts for the step of the mean."""
+        if not self._centred:
+            return block
+        n, m = self._tracker.n_rows, block.shape[0]
+        batch_mean = block.mean(axis=0, dtype=np.float64)
+        step = np.sqrt(n * m / (n + m)) * (self._mean - batch_mean)
+        self._mean = (n * self._mean + m * batch_mean) / (n + m)
+        # The correction row first: the block stays one array, for one product.
+        rows = np.empty((m + 1, block.shape[1]), dtype=np.float32)
+        rows[0] = step
+        np.subtract(block, batch_mean.astype(np.float32), out=rows[1:])
+        return rows
+
+    def _learn(self, rows: Float32, n_spectra: int) -> None:
+        tracker = self._tracker
+        if self._ritz and tracker.values.size == tracker.keep:
+            tracker.vectors, tracker.values = ritz_step(tracker.vectors, tracker.values, DenseRows(rows))
+        else:
+            tracker.vectors, tracker.values = gram_step32(tracker.vectors, tracker.values, rows, tracker.keep)
+        tracker.n_rows += n_spectra
+
+    def transform(self, spectra: Counts) -> Float32:
+        """Scores (n, K) of spectra (n, D)."""
+        vectors = self._tracker.vectors[:, : self._k].astype(np.float32)
+        block = spectra.astype(np.float32) if isinstance(spectra, sparse.csr_array) else _dense32(spectra)
+        return np.asarray(block @ vectors - (self._mean @ vectors), dtype=np.float32)
+
+    def reconstruct(self, scores: Float32) -> Float32:
+        """Spectra (n, D) from scores (n, K)."""
+        return np.asarray(scores @ self.components + self._mean, dtype=np.float32)
+
+
+def gram_step32(vectors: Float64, values: Float64, rows: Float32, keep: int) -> tuple[Float64, Float64]:
+    """`gram_step` with the long products in single precision and the small problem in double."""
+    v32, root = vectors.astype(np.float32), np.sqrt(values)
+    cross = (rows @ v32).astype(np.float64) * root
+    k = values.size
+    gram = np.empty((k + rows.shape[0], k + rows.shape[0]))
+    gram[:k, :k] = np.diag(values)
+    gram[k:, :k], gram[:k, k:] = cross, cross.T
+    gram[k:, k:] = rows @ rows.T
+    found, small = _top(gram, keep)
+    if not found.size:
+        return np.zeros((rows.shape[1], 0)), np.zeros(0)
+    lifted = v32 @ (small[:k] * root[:, None]).astype(np.float32) + rows.T @ small[k:].astype(np.float32)
+    return _tidy(lifted.astype(np.float64) / np.sqrt(found)), found
+
+
+def _dense32(spectra: Counts) -> Float32:
+    return np.ascontiguousarray(as_dense(spectra), dtype=np.float32)

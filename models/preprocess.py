@@ -1,0 +1,143 @@
+"""Scaling that makes the noise white: Poisson (Keenan & Kotula 2004) or gain, offset and read noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.ndimage import uniform_filter1d
+
+from models.base import Counts, Float32, Float64
+from models.noise import NoiseModel
+
+_MIN_GROUP_COUNTS = 30.0
+_PRIOR_COUNTS = 10.0
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Channel weights and groups: y = sum over a group of x / (scale * sqrt(row variance)), of unit variance.
+
+    Attributes
+    ----------
+    starts : ndarray of int64, (m,)
+        First channel of each group of merged neighbours.
+    group : ndarray of int64, (D,)
+        Group of each channel.
+    scale : ndarray of float64, (m,)
+        Square root of the group's share of a spectrum's variance; 0 where a group is dead.
+    share : ndarray of float64, (D,)
+        Share of each channel in its group.
+    """
+
+    starts: NDArray[np.int64]
+    group: NDArray[np.int64]
+    scale: Float64
+    share: Float64
+
+    @property
+    def n_channels(self) -> int:
+        """Channels, D."""
+        return int(self.group.size)
+
+    @property
+    def n_groups(self) -> int:
+        """Groups, m."""
+        return int(self.starts.size)
+
+    @property
+    def n_effective(self) -> int:
+        """Groups that are alive: the D of the noise edge."""
+        return int(np.count_nonzero(self.scale))
+
+    @property
+    def inverse(self) -> Float64:
+        """1 / scale, 0 for dead groups, (m,)."""
+        return np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
+
+    def projector(self, vectors: NDArray[Any]) -> Float32:
+        """Matrix (D, K) that takes counts to raw scores, from scaled vectors (m, K)."""
+        return np.asarray((vectors * self.inverse[:, None])[self.group], dtype=np.float32)
+
+    def eigenspectra(self, vectors: NDArray[Any]) -> Float32:
+        """Spectra (K, D) in counts, from scaled vectors (m, K)."""
+        spread = (vectors * self.scale[:, None])[self.group] * self.share[:, None]
+        return np.ascontiguousarray(spread.T, dtype=np.float32)
+
+    def merge(self, spectra: NDArray[Any]) -> Float64:
+        """Scaled columns (m, K) from columns (D, K) in counts."""
+        merged = np.add.reduceat(np.asarray(spectra, dtype=np.float64), self.starts, axis=0)
+        return np.asarray(merged * self.inverse[:, None], dtype=np.float64)
+
+
+def make_scaling(mean: NDArray[Any], n_spectra: float, noise: NoiseModel, peak_width: float) -> Scaling:
+    """Scaling for a mean spectrum (D,) over `n_spectra` visits.
+
+    Poisson counts: the mean is shrunk to its local mean over one peak width (a gamma prior worth 10 counts), and
+    neighbours are merged until each group has 30 counts in all; without that, single counts pass for components.
+    """
+    mean = np.asarray(mean, dtype=np.float64)
+    if noise.read_sigma == 0 and noise.offset == 0 and noise.gain > 0 and bool(np.all(mean >= 0)):
+        return _counting_scaling(mean * n_spectra / noise.gain, peak_width)
+    variance = noise.variance(mean)
+    # A channel's mean may fall below the offset by chance; its noise is then the smallest that any live one has.
+    variance = np.maximum(variance, 1e-3 * variance.mean())
+    total = variance.sum()
+    size = mean.size
+    scale = np.sqrt(variance / total) if total > 0 else np.zeros(size)
+    each = np.arange(size, dtype=np.int64)
+    return Scaling(each, each, scale, np.ones(size))
+
+
+def _counting_scaling(total: Float64, peak_width: float) -> Scaling:
+    smooth = shrink_spectrum(total, peak_width)
+    starts, group = merge_channels(total)
+    weight = np.add.reduceat(smooth, starts)
+    scale = np.sqrt(weight / weight.sum()) if weight.sum() > 0 else np.zeros(starts.size)
+    share = np.divide(smooth, weight[group], out=np.zeros_like(smooth), where=weight[group] > 0)
+    return Scaling(starts, group, scale, share)
+
+
+def shrink_spectrum(total: Float64, peak_width: float) -> Float64:
+    """Total spectrum (D,) drawn towards its local mean over one peak width: exact for many counts, smooth for few."""
+    local = uniform_filter1d(total, max(1, round(peak_width)), mode="nearest")
+    prior = np.divide(_PRIOR_COUNTS, local, out=np.zeros_like(local), where=local > 1e-12)
+    return np.where(local > 1e-12, (total + _PRIOR_COUNTS) / (1.0 + prior), 0.0)
+
+
+def merge_channels(
+    total: Float64, min_counts: float = _MIN_GROUP_COUNTS
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Merge neighbours until each group holds `min_counts`: first channels (m,), group of each channel (D,)."""
+    starts, held = [0], 0.0
+    for channel, counts in enumerate(total.tolist()):
+        if held >= min_counts:
+            starts.append(channel)
+            held = 0.0
+        held += counts
+    if held < min_counts and len(starts) > 1:
+        starts.pop()
+    first = np.asarray(starts, dtype=np.int64)
+    group = np.zeros(total.size, dtype=np.int64)
+    group[first[1:]] = 1
+    return first, np.cumsum(group)
+
+
+def row_weights(variance: Float64, typical: float, clip: float) -> Float64:
+    """Squared row weights (n,) of second moments: 1 / variance, less for spectra over `clip` times the typical one.
+
+    A bright spectrum carries its information in proportion to its counts, but a few must not own the model.
+    """
+    ceiling = clip * typical if typical > 0 else np.inf
+    safe = np.where(variance > 0, variance, 1.0)
+    return np.where(variance > 0, np.minimum(1.0, ceiling / safe) / safe, 0.0)
+
+
+def as_float32(spectra: Counts) -> Float32 | sparse.csr_array:
+    """Counts as float32 in the same layout; dense ones contiguous, copied only if they have to be."""
+    if isinstance(spectra, sparse.csr_array):
+        return spectra.astype(np.float32, copy=False)
+    return np.ascontiguousarray(spectra, dtype=np.float32)

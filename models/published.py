@@ -1,0 +1,70 @@
+"""A published basis together with what is needed to apply it: projector, shrinkage, anomaly test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg, sparse
+
+from models.anomaly import ScanTest, ScanWindows
+from models.base import Basis, Float32, Float64
+from models.learner import Learner, LearntState
+from models.pca import orthonormal
+from models.preprocess import Scaling
+from models.shrink import ScoreShrinkage, fit_shrinkage
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version: the basis as everybody sees it, and its inner side."""
+
+    basis: Basis
+    scaling: Scaling
+    projector: Float32
+    shrinkage: ScoreShrinkage
+    mean_score: Float32
+    test: ScanTest
+
+    def project(self, counts: Float32 | sparse.csr_array) -> Float32:
+        """Raw scores (n, K): linear in the counts, so that visits add up."""
+        return np.asarray(counts @ self.projector, dtype=np.float32)
+
+    def scores(self, raw: Float32, exposure: Float64) -> Float32:
+        """Published scores: shrunk, relative to the mean."""
+        return self.shrinkage.apply(raw, exposure) - self.mean_score
+
+    def moved_by(self, state: LearntState) -> float:
+        """Largest variance (noise is 1) of a component of the state outside this basis; infinite for another rank."""
+        if state.vectors.shape[1] != self.basis.rank:
+            return float("inf")
+        mine = orthonormal(state.scaling.merge(self.basis.eigenspectra.T))
+        inside = ((mine.T @ state.vectors) ** 2).sum(axis=0)
+        return float(np.max(state.eigenvalues[: self.basis.rank] * (1.0 - inside)))
+
+
+def publish(
+    version: int, state: LearntState, raw: Float32, exposure: Float64, windows: ScanWindows, learner: Learner
+) -> Published:
+    """Make a version from what was learnt, and from raw scores (n, K) of positions with these exposures."""
+    shrinkage = fit_shrinkage(raw, exposure, state.scaling.n_effective, state.n_spectra)
+    spectra = state.scaling.eigenspectra(state.vectors)
+    mean_score = shrinkage.apply(raw, exposure).mean(axis=0, dtype=np.float64).astype(np.float32)
+    basis = Basis(version, mean_score @ spectra, spectra, state.eigenvalues.astype(np.float32), state.edge)
+    test = ScanTest.build(windows, learner.noise, spectra, state.total, state.exposure)
+    return Published(basis, state.scaling, state.scaling.projector(state.vectors), shrinkage, mean_score, test)
+
+
+def empty_basis(n_channels: int) -> Basis:
+    """Basis of a series without any data: version 0, nothing in it."""
+    none = np.zeros(0, dtype=np.float32)
+    return Basis(0, np.zeros(n_channels, dtype=np.float32), np.zeros((0, n_channels), dtype=np.float32), none, 0.0)
+
+
+def subspace_angle_deg(old: Published, new: Published) -> float:
+    """Largest principal angle between two bases, in the scaled space of the new one."""
+    a = orthonormal(new.scaling.merge(old.basis.eigenspectra.T))
+    b = orthonormal(new.scaling.merge(new.basis.eigenspectra.T))
+    if not a.size or not b.size:
+        return 90.0
+    return float(np.degrees(linalg.subspace_angles(a, b).max()))

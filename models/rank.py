@@ -1,0 +1,103 @@
+"""How many components a scaled data set has, and how far their scores are to be shrunk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from models.base import Float64
+
+_EDGE_MARGIN = 1.02
+
+
+def noise_edge(n_channels: float, n_spectra: float) -> float:
+    """Largest eigenvalue of white noise of unit variance, with 2 % margin (Marchenko-Pastur).
+
+    Parameters
+    ----------
+    n_channels : float
+        Channels that count, D (after merging).
+    n_spectra : float
+        Spectra that the second moment is an average over, N.
+    """
+    return float(_EDGE_MARGIN * (1.0 + np.sqrt(n_channels / max(n_spectra, 1.0))) ** 2)
+
+
+def rank_by_edge(eigenvalues: ArrayLike, edge: float) -> int:
+    """Number of eigenvalues above the noise edge."""
+    return int(np.count_nonzero(np.asarray(eigenvalues) > edge))
+
+
+def rank_by_elbow(eigenvalues: ArrayLike) -> int:
+    """Components before the point of the logarithmic scree that lies farthest below its chord."""
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    values = np.log(values[values > 0])
+    if values.size < 3:
+        return int(values.size)
+    chord = np.linspace(values[0], values[-1], values.size)
+    return int(np.argmax(chord - values))
+
+
+def rank_by_variance(eigenvalues: ArrayLike, total: float, share: float = 0.95) -> int:
+    """Components that carry `share` of the variance `total`; one more than are known where they do not reach it."""
+    carried = np.cumsum(np.asarray(eigenvalues, dtype=np.float64))
+    return int(np.searchsorted(carried, share * total) + 1) if carried.size else 0
+
+
+def rank_by_parallel(eigenvalues: ArrayLike, null_eigenvalues: ArrayLike) -> int:
+    """Parallel analysis: leading eigenvalues above the same-ranked ones of structureless data (Horn 1965)."""
+    values, null = np.asarray(eigenvalues), np.asarray(null_eigenvalues)
+    m = min(values.size, null.size)
+    below = np.flatnonzero(values[:m] <= null[:m])
+    return int(below[0]) if below.size else m
+
+
+def null_eigenvalues(n_channels: int, n_spectra: int, n_values: int, seed: int = 0, draws: int = 3) -> Float64:
+    """Mean leading eigenvalues of unit white noise, drawn (for parallel analysis); at most 512 channels are simulated.
+
+    The shape of the spectrum depends on D/N alone, so large problems are simulated at a smaller size of the same ratio.
+    """
+    shrink = min(1.0, 512 / n_channels)
+    d, n = max(1, round(n_channels * shrink)), max(1, round(n_spectra * shrink))
+    rng = np.random.default_rng(seed)
+    spectra = []
+    for _ in range(draws):
+        # Bartlett: the Cholesky factor of a Wishart matrix has chi-distributed diagonal, normal lower triangle.
+        k = min(d, n)
+        factor = np.tril(rng.standard_normal((d, k)), -1)
+        factor[np.arange(k), np.arange(k)] = np.sqrt(rng.chisquare(n - np.arange(k)))
+        spectra.append(np.linalg.svd(factor, compute_uv=False) ** 2 / n)
+    mean = np.mean(spectra, axis=0)
+    positions = np.minimum(np.arange(n_values) * shrink, mean.size - 1)
+    return np.asarray(np.interp(positions, np.arange(mean.size), mean))
+
+
+def spike_strength(eigenvalues: ArrayLike, ratio: float) -> Float64:
+    """Signal variance theta = l - 1 behind sample eigenvalues lam of a spiked model, 0 below the edge.
+
+    l = ((lam + 1 - gamma) + sqrt((lam + 1 - gamma)^2 - 4 lam)) / 2, gamma = `ratio` = D/N (Baik & Silverstein 2006).
+    """
+    lam = np.asarray(eigenvalues, dtype=np.float64)
+    centre = lam + 1.0 - ratio
+    root = np.sqrt(np.maximum(centre**2 - 4.0 * lam, 0.0))
+    above = lam > (1.0 + np.sqrt(ratio)) ** 2
+    return np.where(above, np.maximum((centre + root) / 2.0 - 1.0, 0.0), 0.0)
+
+
+def direction_overlap(strength: ArrayLike, ratio: float) -> Float64:
+    """Squared cosine between a sample eigenvector and the true one, (1 - g/th^2)/(1 + g/th), 0 below the edge."""
+    theta = np.asarray(strength, dtype=np.float64)
+    safe = np.where(theta > 0, theta, 1.0)
+    cos2 = (1.0 - ratio / safe**2) / (1.0 + ratio / safe)
+    return np.where(theta > 0, np.clip(cos2, 0.0, 1.0), 0.0)
+
+
+def smallest_visible_phase_px(n_channels: float, n_spectra: float, distance2: float) -> float:
+    """Positions that a phase needs before it can enter the basis: sqrt(D N) / s2.
+
+    Parameters
+    ----------
+    distance2 : float
+        s2 = h sum((dp)^2 / p): squared scaled distance of one spectrum of the phase from the span of the others.
+    """
+    return float(np.sqrt(n_channels * n_spectra) / distance2) if distance2 > 0 else float("inf")

@@ -1,0 +1,128 @@
+"""Append-only log of sparse spectra, read by position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+_PAGE = 1 << 20
+
+
+def narrowest(counts: NDArray[Any], held: NDArray[Any] | None = None) -> np.dtype[Any]:
+    """Narrowest type that holds counts added to what is `held`; float32 for measured floats."""
+    if counts.dtype.kind == "f" or (held is not None and held.dtype.kind == "f"):
+        return np.dtype(np.float32)
+    high, low = (int(counts.max()), int(counts.min())) if counts.size else (0, 0)
+    if held is not None and held.size:
+        high, low = high + int(held.max()), low + int(held.min())
+    if low >= 0:
+        return np.min_scalar_type(high)
+    return np.promote_types(np.min_scalar_type(low), np.min_scalar_type(-max(high, 1)))
+
+
+class SegmentLog:
+    """Sparse spectra one after the other in pages; each segment knows the earlier one of its position.
+
+    Pages are never moved, so that growing takes no longer late in a scan than early; each page keeps its counts in the
+    narrowest integers that hold them (or float32). Segments that nothing refers to any more are not freed.
+    """
+
+    def __init__(self, n_channels: int) -> None:
+        self._n_channels = n_channels
+        self._channel_type = np.dtype(np.uint16 if n_channels <= 1 << 16 else np.uint32)
+        self._channels: list[NDArray[Any]] = []
+        self._counts: list[NDArray[Any]] = []
+        self._filled = 0
+        self._n_segments = 0
+        self._table = np.empty((0, 4), dtype=np.int64)  # page, start, length, previous segment
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory of pages and table."""
+        pages = sum(a.nbytes for a in self._channels) + sum(a.nbytes for a in self._counts)
+        return int(pages + self._table.nbytes)
+
+    def cost(self, counts: sparse.csr_array) -> int:
+        """Bytes that appending would add."""
+        dtype = narrowest(counts.data)
+        table = 32 * (_capacity(self._n_segments + counts.shape[0], len(self._table)) - len(self._table))
+        if self._fits(counts.nnz):
+            wider = np.promote_types(self._counts[-1].dtype, dtype).itemsize - self._counts[-1].itemsize
+            return int(table + wider * self._counts[-1].size)
+        return int(table + max(_PAGE, counts.nnz) * (self._channel_type.itemsize + dtype.itemsize))
+
+    def _fits(self, nnz: int) -> bool:
+        return bool(self._channels) and self._filled + nnz <= self._channels[-1].size
+
+    def append(self, counts: sparse.csr_array, previous: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Add one segment for each row (n,), chained to `previous` (-1: none); returns the new segments' numbers."""
+        n, nnz = counts.shape[0], int(counts.indptr[-1])
+        self._reserve(nnz, n, narrowest(counts.data))
+        first, at = self._n_segments, self._filled
+        self._channels[-1][at : at + nnz] = counts.indices[:nnz]
+        self._counts[-1][at : at + nnz] = counts.data[:nnz]
+        table = self._table[first : first + n]
+        table[:, 0] = len(self._channels) - 1
+        table[:, 1] = at + counts.indptr[:-1]
+        table[:, 2] = np.diff(counts.indptr)
+        table[:, 3] = previous
+        self._filled, self._n_segments = at + nnz, first + n
+        return np.arange(first, first + n)
+
+    def _reserve(self, nnz: int, n: int, dtype: np.dtype[Any]) -> None:
+        if not self._fits(nnz):
+            size = max(_PAGE, nnz)
+            self._channels.append(np.empty(size, dtype=self._channel_type))
+            self._counts.append(np.empty(size, dtype=dtype))
+            self._filled = 0
+        self._counts[-1] = self._counts[-1].astype(np.promote_types(self._counts[-1].dtype, dtype), copy=False)
+        capacity = _capacity(self._n_segments + n, len(self._table))
+        if capacity > len(self._table):
+            table = np.empty((capacity, 4), dtype=np.int64)
+            table[: len(self._table)] = self._table
+            self._table = table
+
+    def rows(self, heads: NDArray[np.int64]) -> sparse.csr_array:
+        """Accumulated rows (n, D), float32, from the newest segments (n,) of positions; channels may repeat."""
+        owner, segment = self._chains(heads)
+        page, start, length, _ = self._table[segment].T
+        indptr = np.zeros(heads.size + 1, dtype=np.int64)
+        np.cumsum(np.bincount(owner, length, minlength=heads.size), out=indptr[1:])
+        target = np.concatenate([[0], np.cumsum(length)[:-1]]) if length.size else length
+        channels = np.empty(indptr[-1], dtype=np.int32)
+        counts = np.empty(indptr[-1], dtype=np.float32)
+        for number in np.unique(page).tolist():
+            here = page == number
+            source, to = _ranges(start[here], length[here]), _ranges(target[here], length[here])
+            channels[to] = self._channels[number][source]
+            counts[to] = self._counts[number][source]
+        index_type = np.int32 if indptr[-1] < 2**31 else np.int64
+        return sparse.csr_array((counts, channels, indptr.astype(index_type)), shape=(heads.size, self._n_channels))
+
+    def _chains(self, heads: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row number and segment of everything reachable from the heads, by row."""
+        rows, owners, segments = np.arange(heads.size), [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        while True:
+            alive = heads >= 0
+            rows, heads = rows[alive], heads[alive]
+            if not rows.size:
+                break
+            owners.append(rows)
+            segments.append(heads)
+            heads = self._table[heads, 3]
+        owner, segment = np.concatenate(owners), np.concatenate(segments)
+        order = np.argsort(owner, kind="stable")
+        return owner[order], segment[order]
+
+
+def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All of start[i] .. start[i] + length[i] - 1, one after the other."""
+    before = np.cumsum(length) - length
+    return np.repeat(start - before, length) + np.arange(int(length.sum()))
+
+
+def _capacity(need: int, have: int) -> int:
+    return have if need <= have else max(need + need // 2, 1024)

@@ -1,0 +1,73 @@
+"""Shrinkage of scores: the least-squares guess of a spectrum's composition, given how noisy it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.base import Float32, Float64
+from models.rank import spike_strength
+
+_BRIGHT = 8.0
+
+
+@dataclass(frozen=True)
+class ScoreShrinkage:
+    """Linear shrinkage towards the mean composition, along the principal axes of the compositions.
+
+    A raw score r of a spectrum of exposure h (variance summed over channels: its counts, if they are Poisson) is h t
+    plus noise of variance h, t the score per unit of exposure. Over positions t has mean `centre` and, along the
+    columns of `axes`, variances `signal`; the best linear estimate shrinks each axis by signal h / (signal h + 1).
+
+    Spectra that the basis was fitted on have pulled it towards their own noise: their scores are too long by
+    `pull` = 1 + gamma/theta, theta the signal variance at the mean exposure and gamma = D/N. In the spiked model this
+    gives exactly the optimal factor sqrt((lam-1-gamma)^2 - 4 gamma)/lam (Gavish & Donoho 2017), for every exposure.
+    """
+
+    centre: Float64
+    axes: Float64
+    signal: Float64
+    pull: Float64
+
+    def apply(self, raw: Float32, exposure: Float64, fitted: bool = True) -> Float32:
+        """Shrunk scores (n, K) in the units of the raw ones, 0 where there is no exposure."""
+        safe = np.where(exposure > 0, exposure, 1.0)[:, None]
+        along = (raw / safe - self.centre) @ self.axes
+        known = self.signal * safe
+        factor = known / (known + 1.0)
+        if fitted:
+            factor /= self.pull
+        scores = (self.centre + (along * factor) @ self.axes.T) * np.maximum(exposure, 0.0)[:, None]
+        return np.asarray(scores, dtype=np.float32)
+
+    def error_variance(self, exposure: Float64) -> Float64:
+        """Posterior covariance (n, K, K) of shrunk scores, in the units of the raw ones."""
+        known = self.signal * np.maximum(exposure, 0.0)[:, None]
+        along = known / (known + 1.0) * exposure[:, None]
+        return np.asarray(np.einsum("ka,na,la->nkl", self.axes, along, self.axes))
+
+
+def fit_shrinkage(raw: Float32, exposure: Float64, n_channels: float, n_fitted: float) -> ScoreShrinkage:
+    """Estimate centre, axes and signal from raw scores (n, K) of spectra of these exposures (n,).
+
+    Parameters
+    ----------
+    n_channels, n_fitted : float
+        Channels that count, and spectra the basis was fitted on: gamma = n_channels / n_fitted.
+    """
+    k = raw.shape[1]
+    lit = exposure > 0
+    raw64, h = raw[lit].astype(np.float64), exposure[lit]
+    if not h.size or k == 0:
+        return ScoreShrinkage(np.zeros(k), np.eye(k), np.zeros(k), np.ones(k))
+    weight = np.minimum(h, _BRIGHT * float(np.median(h)))
+    per_unit = raw64 / h[:, None]
+    centre = (weight @ per_unit) / weight.sum()
+    away = (per_unit - centre) * np.sqrt(weight)[:, None]
+    noise = float((weight / h).sum())
+    values, axes = np.linalg.eigh(away.T @ away / noise)
+    gamma = n_channels / max(n_fitted, 1.0)
+    theta = spike_strength(values, gamma)
+    pull = 1.0 + np.divide(gamma, theta, out=np.zeros_like(theta), where=theta > 0)
+    return ScoreShrinkage(centre, axes, theta * noise / weight.sum(), pull)

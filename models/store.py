@@ -1,0 +1,170 @@
+"""Counts of every position, added up over all visits, in the smaller of two layouts and within a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.base import Counts, Float64
+from models.segments import SegmentLog, narrowest
+
+_BLOCK = 256
+
+
+class CountStore:
+    """Accumulated counts (n_positions, n_channels): a log of sparse segments, or dense blocks of narrow integers.
+
+    Sparse data (few non-zero channels) is appended to a log of (channel, count) segments, chained per position; dense
+    data lies in blocks of 256 positions, each in the narrowest type that holds it. A position may have both parts.
+
+    Parameters
+    ----------
+    n_positions, n_channels : int
+        Size of the scan and of a spectrum.
+    limit_bytes : int
+        Memory that counts may take; a visit that does not fit is not stored, and its position is not complete any more.
+    """
+
+    def __init__(self, n_positions: int, n_channels: int, limit_bytes: int = 4 << 30) -> None:
+        self._shape = (n_positions, n_channels)
+        self._limit = limit_bytes
+        self._complete = np.ones(n_positions, dtype=np.bool_)
+        self._blocks: list[NDArray[Any] | None] = [None] * (-(-n_positions // _BLOCK))
+        self._block_bytes = 0
+        self._head = np.full(n_positions, -1, dtype=np.int64)
+        self._log = SegmentLog(n_channels)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of a spectrum, D."""
+        return self._shape[1]
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory held for counts."""
+        return self._block_bytes + self._log.bytes_used
+
+    def complete(self, index: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of these positions hold every count they were given."""
+        return np.asarray(self._complete[index])
+
+    def add(self, index: NDArray[Any], counts: Counts, replace: bool = False) -> None:
+        """Add spectra (n, D) at positions (n,), a position as often as it comes; `replace` forgets what was there."""
+        if replace:
+            self._forget(index)
+        if isinstance(counts, sparse.csr_array):
+            self._add_sparse(index, counts)
+        else:
+            self._add_dense(index, counts)
+
+    def _forget(self, index: NDArray[Any]) -> None:
+        self._head[index] = -1
+        self._complete[index] = True
+        for number, rows in _by_block(index):
+            block = self._blocks[number]
+            if block is not None:
+                block[index[rows] % _BLOCK] = 0
+
+    def _add_sparse(self, index: NDArray[Any], counts: sparse.csr_array) -> None:
+        if self.bytes_used + self._log.cost(counts) > self._limit:
+            self._complete[index] = False
+            return
+        # A position that comes several times in one block: one round for each time.
+        for rows in _rounds(index):
+            part = counts if rows.size == index.size else counts[rows]
+            where = index[rows]
+            self._head[where] = self._log.append(part, self._head[where])
+
+    def _add_dense(self, index: NDArray[Any], counts: NDArray[Any]) -> None:
+        for number, rows in _by_block(index):
+            for some in _rounds(index[rows]):
+                take = rows[some]
+                part = counts if take.size == index.size else counts[take]
+                self._add_to_block(number, index[take], part)
+
+    def _add_to_block(self, number: int, index: NDArray[Any], counts: NDArray[Any]) -> None:
+        local = index % _BLOCK
+        block = self._blocks[number]
+        held = None if block is None else block[local]
+        need = narrowest(counts, held)
+        if block is None or block.dtype != np.promote_types(block.dtype, need):
+            block = self._grown(number, block, need)
+            if block is None:
+                self._complete[index] = False
+                return
+        if held is None:
+            block[local] = counts
+        else:
+            block[local] = np.add(held, counts, dtype=block.dtype, casting="unsafe")
+
+    def _grown(self, number: int, block: NDArray[Any] | None, need: np.dtype[Any]) -> NDArray[Any] | None:
+        """A wider (or a first) block, or None where memory is at its limit."""
+        size = min(_BLOCK, self._shape[0] - number * _BLOCK)
+        dtype = need if block is None else np.promote_types(block.dtype, need)
+        dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
+        cost = size * self.n_channels * dtype.itemsize - (0 if block is None else block.nbytes)
+        if self.bytes_used + cost > self._limit:
+            return None
+        grown = np.zeros((size, self.n_channels), dtype=dtype)
+        if block is not None:
+            grown[:] = block
+        self._blocks[number] = grown
+        self._block_bytes += cost
+        return grown
+
+    def rows(self, index: NDArray[Any]) -> Counts:
+        """Accumulated counts (n, D) at positions: CSR where all lie in the log, else dense float32."""
+        log = self._log.rows(self._head[index])
+        touched = [(n, r) for n, r in _by_block(index) if self._blocks[n] is not None]
+        if not touched:
+            return log
+        out = log.toarray() if log.nnz else np.zeros((index.size, self.n_channels), dtype=np.float32)
+        for number, rows in touched:
+            block = self._blocks[number]
+            if block is not None:
+                out[rows] += block[index[rows] % _BLOCK]
+        return out
+
+    def chunks(self, index: NDArray[Any], size: int) -> Iterator[tuple[NDArray[Any], Counts]]:
+        """Positions and their accumulated counts, `size` at a time."""
+        for first in range(0, index.size, size):
+            part = index[first : first + size]
+            yield part, self.rows(part)
+
+    def window_sums(self, index: NDArray[Any], lo: int, hi: int) -> Float64:
+        """Counts in channels lo to hi (half-open) at positions, (n,)."""
+        out = np.empty(index.size)
+        for first in range(0, index.size, 4096):
+            part = self.rows(index[first : first + 4096])
+            out[first : first + 4096] = np.asarray(part[:, lo:hi].sum(axis=1)).ravel()
+        return out
+
+
+def _by_block(index: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Block numbers, and which of the positions lie in each, in order."""
+    number = index.astype(np.int64) // _BLOCK
+    if not number.size:
+        return
+    if number[0] == number[-1] and bool(np.all(number == number[0])):
+        yield int(number[0]), np.arange(index.size)
+        return
+    order = np.argsort(number, kind="stable")
+    found, first = np.unique(number[order], return_index=True)
+    yield from zip(found.tolist(), np.split(order, first[1:]), strict=True)
+
+
+def _rounds(index: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
+    """Rows of a block such that no position comes twice in a round: first visits, second visits and so on."""
+    rows = np.arange(index.size)
+    while rows.size:
+        _, first = np.unique(index[rows], return_index=True)
+        if first.size == rows.size:
+            yield rows
+            return
+        first.sort()
+        yield rows[first]
+        rows = np.delete(rows, first)
