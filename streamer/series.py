@@ -210,7 +210,7 @@ class Series:
         self.scan.books.processed += sum(p.counted for p in group)
         self._since_promotion += index.size
         received_ns = min(p.received_ns for p in group)
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "index": result.index,
             "scores": result.scores,
             "anomaly": result.anomaly,

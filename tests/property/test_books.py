@@ -22,7 +22,8 @@ ranges = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda t: (t[0], 
 
 @given(st.lists(ranges, max_size=20), ranges)
 def test_interval_set_is_a_set(added: list[tuple[int, int]], probe: tuple[int, int]) -> None:
-    intervals, plain = IntervalSet(), set()
+    intervals = IntervalSet()
+    plain: set[int] = set()
     for start, stop in added:
         assert intervals.add(start, stop) == len(set(range(start, stop)) - plain)
         plain |= set(range(start, stop))
@@ -75,7 +76,7 @@ def test_books_balance_over_loss_repeats_and_disorder(
     sizes: list[int], replay: bool, random: Any, loss: float, repeats: float
 ) -> None:
     rng = np.random.default_rng(0)
-    keys = {"replay": "tcp://127.0.0.1:5558"} if replay else {}
+    keys: dict[str, Any] = {"replay": "tcp://127.0.0.1:5558"} if replay else {}
     messages: list[list[Any]] = [encode_header("s", [3, 4], AXIS, noise={"model": "poisson"}, **keys)]
     frame, sums = 0, []
     for size in sizes:

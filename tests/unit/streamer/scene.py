@@ -46,8 +46,8 @@ class Scene:
 
     def header(self, **keys: Any) -> list[Part]:
         axis = {"name": "Energy", "units": "keV", "size": 64, "offset": 0.0, "scale": 0.05}
-        keys = {"technique": "eds", "noise": {"model": "poisson"}, "dwell_s": 0.01, "passes": self.passes} | keys
-        return encode_header(self.series, self.nav_shape, axis, **keys)
+        known: dict[str, Any] = {"technique": "eds", "noise": {"model": "poisson"}, "dwell_s": 0.01}
+        return encode_header(self.series, self.nav_shape, axis, **{**known, "passes": self.passes, **keys})
 
     def messages(self, block: int = 24, **keys: Any) -> list[list[Part]]:
         flat = self.counts.reshape(-1, 64)

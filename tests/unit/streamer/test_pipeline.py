@@ -1,4 +1,4 @@
-"""The pipeline as a whole, without sockets: series, results, decisions, requests, and the same again from a recording."""
+"""The pipeline as a whole, without sockets: series, results, decisions, requests, recordings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def end_of(events: Any) -> dict[str, Any]:
 
 def test_a_scan_from_header_to_end() -> None:
     scene = Scene()
-    pipeline, events = run(scene)
+    _, events = run(scene)
     assert end_of(events)["processed"] == scene.n_sent
     topics = [e.result.topic for e in events if isinstance(e, Publish)]
     assert topics[0] == "series"
@@ -166,7 +166,6 @@ def test_messages_before_the_header_are_held() -> None:
 
 
 def test_missed_header_is_asked_for_when_a_heartbeat_names_the_replay() -> None:
-    scene = Scene()
     pipeline = Pipeline(PipelineConfig())
     beat = encode_heartbeat("scene", 4, replay="tcp://127.0.0.1:5558", n_sent=96)
     events = pipeline.feed(Arrived(5_000 * MS, beat, HOST))
@@ -292,7 +291,7 @@ def test_restart_asks_for_everything_later_and_ends_with_the_same_map() -> None:
 def test_stop_is_decided_once_answered_and_mirrored() -> None:
     scene = Scene(passes=4)
     config = PipelineConfig(decisions=DecisionConfig(mode="enforce", stop_relative_error=0.3))
-    pipeline, events = run(scene, config, actions=["stop"], deadline_ms=2_000)
+    _, events = run(scene, config, actions=["stop"], deadline_ms=2_000)
     decisions = [e.control for e in events if isinstance(e, Notify)]
     assert len(decisions) >= 1
     params = decisions[0].params
@@ -338,7 +337,7 @@ def test_requests_before_and_during_a_series() -> None:
     assert answer.arrays["denoised"].shape == answer.arrays["raw"].shape == scene.nav_shape
     channels = slice(*answer.params["channels"])
     np.testing.assert_array_equal(answer.arrays["raw"].ravel(), scene.counts[0][:, channels].sum(axis=1))
-    for val, params, text in [
+    refused: list[tuple[str, dict[str, Any], str]] = [
         ("window", {"lo": 2, "hi": 1}, "lo < hi"),
         ("window", {"lo": 99, "hi": 100}, "axis goes from"),
         ("window", {"lo": float("nan"), "hi": 1}, "lo < hi"),
@@ -347,7 +346,8 @@ def test_requests_before_and_during_a_series() -> None:
         ("snapshot", {"names": ["nonsense"]}, "there is no map 'nonsense'"),
         ("snapshot", {"names": 3}, "list of strings"),
         ("dance", {}, "unknown request"),
-    ]:
+    ]
+    for val, params, text in refused:
         nack = ask(pipeline, val, **params)
         assert nack.msg == "nack", (val, params)
         assert text in nack.params["error"]
@@ -363,12 +363,13 @@ def test_settings_are_read_and_changed() -> None:
     assert "map/window/line" in {r.topic for r in pipeline.maps()}
     pipeline.feed(Change(0, "settings", {"windows": {"line": None}}))
     assert "map/window/line" not in {r.topic for r in pipeline.maps()}
-    for wrong, text in [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"decisions": {"mode": "maybe"}}, "decisions.mode"),
         ({"limits": {"positions": 1}}, "limits cannot be changed"),
         ({"linear": {"max_rank": 3}}, "linear.max_rank cannot"),
         ({"windows": {"x": [3, 2]}}, "empty"),
-    ]:
+    ]
+    for wrong, text in refused:
         with pytest.raises(RequestError, match=text):
             pipeline.check_change("settings", wrong)
 

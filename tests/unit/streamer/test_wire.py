@@ -46,7 +46,13 @@ def block(parts: list[Any], **keys: Any) -> Block:
 
 @pytest.mark.parametrize("pack", [pack_map, pack_json])
 def test_header_in_both_encodings(pack: Any) -> None:
-    keys = {"technique": "eds", "dwell_s": 0.001, "actions": ["stop"], "metadata": {"operator": "x"}, "unknown": 1}
+    keys: dict[str, Any] = {
+        "technique": "eds",
+        "dwell_s": 0.001,
+        "actions": ["stop"],
+        "metadata": {"operator": "x"},
+        "unknown": 1,
+    }
     message = decode(encode_header("s", [2, 3], AXIS, pack=pack, **keys))
     assert isinstance(message, Header)
     assert message.map.series == "s"
