@@ -240,7 +240,8 @@ class Outlet:
         """Wait while messages wait to be taken or the streamer asks for replay; one quiet second is enough."""
         until = time.monotonic() + timeout_s
         self._asked_s = time.monotonic()
-        while time.monotonic() < until and (self.waiting or time.monotonic() < self._asked_s + _QUIET_S):
+        quiet_s = 0.0 if self._router is None else _QUIET_S
+        while time.monotonic() < until and (self.waiting or time.monotonic() < self._asked_s + quiet_s):
             time.sleep(0.02)
 
     def close(self) -> None:

@@ -143,10 +143,11 @@ class Sender:
                 keys = {"replay": self.replay, **keys}
             values = axis.get("values")
             self._n_channels = int(axis["size"] if values is None else len(values))
+            header = encode_header(name, nav_shape, axis, positions=positions, **keys)
             self.series, self._next_series, self.is_open = name, None, True
             self.n_sent = self.n_dropped = 0
             self._last_number = -1
-            self._post(encode_header(name, nav_shape, axis, positions=positions, **keys))
+            self._post(header)
         return name
 
     def send(self, counts: NDArray[Any], **keys: Any) -> bool:
@@ -173,16 +174,17 @@ class Sender:
         ValueError
             Where shape or dtype do not fit the series.
         """
+        self._check_open()
         counts = np.asarray(counts)
         if counts.dtype.name not in DTYPES:
             raise ValueError(f"counts are {counts.dtype.name}; the protocol has {', '.join(DTYPES)}")
         if counts.ndim not in (1, 2) or counts.shape[-1] != self._n_channels:
             raise ValueError(f"counts have shape {counts.shape}; the axis has {self._n_channels} channels")
         n = 1 if counts.ndim == 1 else counts.shape[0]
+        keys = {"t_ns": time.time_ns(), **keys}
         with self._lock:
-            number, frame = self._next(n)
-            keys = {"t_ns": time.time_ns(), **keys}
-            return self._post(encode_image(self.series, number, frame, counts, **keys), n)
+            number = self._last_number + 1
+            return self._post(encode_image(self.series, number, self.n_sent, counts, **keys), n)
 
     def send_events(self, offsets: NDArray[Any], channels: NDArray[Any], **keys: Any) -> bool:
         """Send spectra as lists of events.
@@ -208,16 +210,16 @@ class Sender:
         ValueError
             Where `channels` has another dtype or `offsets` do not divide it.
         """
+        self._check_open()
         if channels.dtype.name not in ("uint16", "uint32"):
             raise ValueError(f"channels are {channels.dtype.name}, not uint16 or uint32")
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(channels):
             raise ValueError(f"offsets do not divide {len(channels)} events")
-        n = len(offsets) - 1
+        keys = {"t_ns": time.time_ns(), **keys}
         with self._lock:
-            number, frame = self._next(n)
-            keys = {"t_ns": time.time_ns(), **keys}
+            number, frame = self._last_number + 1, self.n_sent
             parts = encode_events(self.series, number, frame, offsets, channels, self._n_channels, **keys)
-            return self._post(parts, n)
+            return self._post(parts, len(offsets) - 1)
 
     def heartbeat(self) -> None:
         """Say what has been sent; happens by itself every second."""
@@ -244,20 +246,18 @@ class Sender:
         """
         keys: dict[str, Any] = {} if reason is None else {"reason": reason}
         with self._lock:
-            number, _ = self._next(0)
+            self._check_open()
+            number = self._last_number + 1
             self._post(encode_series_end(self.series, number, self.n_sent, exit_status=exit_status, **keys))
             self.is_open = False
 
-    def _next(self, n: int) -> tuple[int, int]:
-        """Return number and first frame of the next message and count its `n` spectra."""
+    def _check_open(self) -> None:
         if not self.is_open:
             raise RuntimeError("no series is open: open() first")
-        frame = self.n_sent
-        self.n_sent += n
-        return self._last_number + 1, frame
 
     def _post(self, parts: list[Part], n: int = 0) -> bool:
         self._last_number += 1
+        self.n_sent += n
         taken = self._outlet.put(self._outlet.keep(self.series, self._last_number, parts))
         self.n_dropped += 0 if taken else n
         return taken
