@@ -38,6 +38,11 @@ class ScanWindows:
         return cls(n_channels, step, max(1, min(round(width / step), -(-n_channels // step))))
 
     @property
+    def width(self) -> int:
+        """Channels of a window."""
+        return self.step * self.n_bins
+
+    @property
     def total_bins(self) -> int:
         """Bins of a spectrum; the last may be short."""
         return -(-self.n_channels // self.step)
@@ -125,7 +130,7 @@ class ScanTest:
         return ratio[np.arange(len(window)), window], window
 
     def _gaussian_ratio(self, found: Float32, expected: Float32, visits: NDArray[Any]) -> Float32:
-        width = self.windows.step * self.windows.n_bins
+        width = self.windows.width
         base = width * (self.noise.read_sigma**2 - self.noise.gain * self.noise.offset)
         variance = self.noise.gain * expected + np.asarray(visits, dtype=np.float32)[:, None] * np.float32(base)
         least = np.float32(max(width * self.noise.read_sigma**2, self.noise.gain, 1e-12))

@@ -134,17 +134,26 @@ class Learner:
         """What could be published now; None where there is nothing."""
         if first or self._buffered >= self._config.min_batch:
             self.flush()
-        if self._tracker is None or self._scaling is None or not self._tracker.values.size:
+        if self.n_seen == 0:
             return None
+        if self._tracker is None or self._scaling is None:
+            return self._nothing()
         n = self._tracker.n_rows
         edge = noise_edge(self._scaling.n_effective, n)
         return self._state(self._tracker.vectors, self._tracker.eigenvalues, edge, self._scaling, n)
+
+    def _nothing(self) -> LearntState:
+        """The state after nothing but empty spectra: no component."""
+        size = self.total.size
+        scaling = make_scaling(np.zeros(size), 1, self.noise, self._peak_width)
+        none = np.zeros(0)
+        return LearntState(np.zeros((scaling.n_groups, 0)), none, 0.0, scaling, self.n_seen, self.total, 0.0)
 
     def _state(self, vectors: Float64, eigenvalues: Float64, edge: float, scaling: Scaling, n: float) -> LearntState:
         rank = min(max(rank_by_edge(eigenvalues, edge), 1), self._config.max_rank, eigenvalues.size)
         return LearntState(vectors[:, :rank], eigenvalues, edge, scaling, n, self.total, self.exposure)
 
-    def refit(self, store: CountStore, index: NDArray[Any], exposure: Float64, totals: Float64) -> LearntState:
+    def refit(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> LearntState:
         """Fit the accumulated counts of positions from scratch (but for the start vectors)."""
         total = np.zeros(self.total.size)
         for _, counts in store.chunks(index, 1024):

@@ -12,17 +12,21 @@ from scipy import sparse
 from models.anomaly import ScanWindows
 from models.axis import Axis
 from models.base import Basis, Counts, Float32, Float64, Index
-from models.learner import Learner
+from models.learner import Block, Learner, LearntState
 from models.noise import NoiseModel
+from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
 from models.preprocess import as_float32
 from models.published import Published, empty_basis, publish, subspace_angle_deg
 from models.rank import smallest_visible_phase_px
-from models.store import CountStore
+from models.scoremap import ScoreMap
 
 FLAG_ANOMALOUS = 1
 _SPARSE_BELOW = 0.1
 _CHUNK_VALUES = 400_000
 _SAMPLE = 16384
+_MAX_NOVELTIES = 16
+_MAX_REFITS = 4
+_RETEST_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class LinearConfig:
         Spectra that one update of the model takes, and the fewest that a promotion does not wait for.
     anomaly_threshold : float
         Anomaly score above which a spectrum is flagged; 10 to 11 is a false-alarm rate of about 2e-4.
+    novelty_threshold : float
+        Score from which on a flagged position gets an eigenspectrum of its own; higher, so that chance makes none.
     novelty_min : int
         Fewer like spectra than this are a novelty to report, not structure to learn.
     store_limit_bytes : int
@@ -51,6 +57,7 @@ class LinearConfig:
     batch: int = 256
     min_batch: int = 32
     anomaly_threshold: float = 10.6
+    novelty_threshold: float = 14.0
     novelty_min: int = 8
     store_limit_bytes: int = 4 << 30
     bright_clip: float = 8.0
@@ -96,25 +103,20 @@ class LinearEngine:
         axis: Axis | None = None,
     ) -> None:
         self.config = config or LinearConfig()
-        axis = axis or Axis("channel", "", n_channels)
-        self._width = axis.peak_width_channels()
-        self._windows = ScanWindows.for_peaks(n_channels, self._width)
-        self._learner = Learner(n_channels, self.config, noise, self._width)
-        self._store = CountStore(n_positions, n_channels, self.config.store_limit_bytes)
-        self._published: Published | None = None
-        self._raw: Float32 = np.zeros((n_positions, 0), dtype=np.float32)
+        width = (axis or Axis("channel", "", n_channels)).peak_width_channels()
+        self._windows = ScanWindows.for_peaks(n_channels, width)
+        self._learner = Learner(n_channels, self.config, noise, width)
+        self._map = ScoreMap(n_positions, n_channels, self.config.store_limit_bytes)
+        self._held = HeldBack(n_positions, self._windows, self.config.novelty_min)
+        self._novelty_due = False
         self._angle = float("nan")
         self.n_positions, self.n_channels = n_positions, n_channels
-        self.totals: Float64 = np.zeros(n_positions)
-        self.visits: Index = np.zeros(n_positions, dtype=np.uint32)
         self.anomaly: Float32 = np.full(n_positions, np.nan, dtype=np.float32)
-        self.exact: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
-        self.held: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
 
     @property
     def basis(self) -> Basis | None:
         """The published basis; None before any data."""
-        return None if self._published is None else self._published.basis
+        return None if self._map.published is None else self._map.basis()
 
     @property
     def noise(self) -> NoiseModel:
@@ -122,9 +124,29 @@ class LinearEngine:
         return self._learner.noise
 
     @property
-    def n_windows(self) -> int:
-        """Windows that the anomaly test scans in a spectrum."""
-        return self._windows.n_windows
+    def totals(self) -> Float64:
+        """Accumulated counts of each position, (P,)."""
+        return self._map.totals
+
+    @property
+    def visits(self) -> Index:
+        """Visits of each position, (P,)."""
+        return self._map.visits
+
+    @property
+    def exact(self) -> NDArray[np.bool_]:
+        """Positions whose scores come from their counts under the present basis, not from rotated ones, (P,)."""
+        return self._map.exact
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Positions whose flagged spectra do not teach the model, (P,)."""
+        return self._held.mask
+
+    @property
+    def scores(self) -> Float32:
+        """Published scores of all positions (P, K), NaN where nothing was measured."""
+        return self._map.scores(np.arange(self.n_positions))
 
     @property
     def subspace_angle_deg(self) -> float:
@@ -149,185 +171,184 @@ class LinearEngine:
         stored = _compact(counts)
         block = as_float32(stored)
         total = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        anomaly = np.zeros(index.size, dtype=np.float32)
-        window = np.zeros(index.size, dtype=np.int64)
-        raw = None
-        if self._published is not None:
-            raw = self._published.project(block)
-            anomaly, window = self._tested(self._published, block, raw, total)
+        published = self._map.published
+        raw, anomaly, window = self._tested(published, block, total)
+        self._map.account(index, total, stored, replace)
+        if published is not None:
+            self._map.accumulate(index, raw)
         flagged = anomaly > self.config.anomaly_threshold
-        self._account(index, total, stored, replace)
-        self._learn(block, total, flagged)
-        if self._published is None:
+        self._learn(index, block, total, flagged, window)
+        if self._map.published is None:
             self.promote()
-        else:
-            self._accumulate(index, raw, replace)
         self.anomaly[index] = anomaly
-        self.held[index[flagged]] = True
         flag = flagged.astype(np.uint8) * FLAG_ANOMALOUS
-        return BatchResult(index, self._scores_at(index), anomaly, flag, self._windows.ranges(window), self._version)
+        ranges = self._windows.ranges(window)
+        return BatchResult(index, self._map.scores(index), anomaly, flag, ranges, self._version)
 
     @property
     def _version(self) -> int:
-        return 0 if self._published is None else self._published.basis.version
+        return 0 if self._map.published is None else self._map.published.basis.version
 
     def _tested(
-        self, published: Published, block: Counts, raw: Float32, total: Float64
-    ) -> tuple[Float32, NDArray[np.int64]]:
-        exposure = self._learner.noise.row_variance(total, 1.0, self.n_channels)
+        self, published: Published | None, block: Block, total: Float64
+    ) -> tuple[Float32, Float32, NDArray[np.int64]]:
+        """Raw scores, anomaly scores and windows of single visits; zeros before there is a basis."""
+        n = total.size
+        if published is None:
+            return np.zeros((n, 0), np.float32), np.zeros(n, np.float32), np.zeros(n, np.int64)
+        raw = published.project(block)
+        exposure = self.noise.row_variance(total, 1.0, self.n_channels)
         scores = published.shrinkage.apply(raw, exposure, fitted=False)
-        return published.test(block, scores, exposure, np.ones(total.size))
+        return raw, *published.test(block, scores, exposure, np.ones(n))
 
-    def _account(self, index: Index, total: Float64, stored: Counts, replace: bool) -> None:
-        if replace:
-            self.totals[index], self.visits[index] = total, 1
-        else:
-            np.add.at(self.totals, index, total)
-            np.add.at(self.visits, index, 1)
-        self._store.add(index, stored, replace)
-
-    def _accumulate(self, index: Index, raw: Float32 | None, replace: bool) -> None:
-        if raw is None:
+    def _learn(
+        self, index: Index, block: Block, total: Float64, flagged: NDArray[np.bool_], window: NDArray[np.int64]
+    ) -> None:
+        """Teach what is not flagged, and flagged spectra that are like a crowd of others."""
+        if not flagged.any():
+            self._learner.add(block, total)
             return
-        fresh = self.visits[index] == 1
-        if replace:
-            self._raw[index] = raw
-        else:
-            np.add.at(self._raw, index, raw)
-        self.exact[index[fresh]] = True
-
-    def _learn(self, block: Float32 | sparse.csr_array, total: Float64, flagged: NDArray[np.bool_]) -> None:
-        if flagged.any():
-            block, total = block[~flagged], total[~flagged]
-        self._learner.add(block, total)
-
-    def _scores_at(self, index: NDArray[Any]) -> Float32:
-        """Published scores of positions; NaN where nothing was measured."""
-        if self._published is None:
-            return np.zeros((index.size, 0), dtype=np.float32)
-        scores = self._published.scores(self._raw[index], self._exposure(index))
-        scores[self.visits[index] == 0] = np.nan
-        return scores
-
-    def _exposure(self, index: NDArray[Any]) -> Float64:
-        return self._learner.noise.row_variance(self.totals[index], self.visits[index], self.n_channels)
-
-    @property
-    def scores(self) -> Float32:
-        """Published scores of all positions (P, K), NaN where nothing was measured."""
-        return self._scores_at(np.arange(self.n_positions))
+        teaches = ~flagged
+        teaches[flagged] = self._held.hold(index[flagged], window[flagged])
+        self._learner.add(block[teaches], total[teaches])
+        released = self._held.release_crowds()
+        released = released[self._map.store.complete(released)]
+        if released.size:
+            self._learner.add(as_float32(self._map.store.rows(released)), self.totals[released])
+        self._novelty_due = True
 
     def promote(self) -> Basis | None:
         """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt."""
-        state = self._learner.state(first=self._published is None)
+        old = self._map.published
+        state = self._learner.state(first=old is None)
         if state is None:
             return None
-        old = self._published
-        if old is not None and old.moved_by(state) <= self.config.move_tolerance:
+        if old is not None and not self._novelty_due and old.moved_by(state) <= self.config.move_tolerance:
             return None
-        return self._replace_published(old, state.vectors, state)
+        return self._publish(state)
 
-    def _replace_published(self, old: Published | None, vectors: Float64, state: Any) -> Basis:
-        projector = state.scaling.projector(vectors)
-        measured = np.flatnonzero(self.visits)
-        if old is None:
-            self._raw = np.zeros((self.n_positions, vectors.shape[1]), dtype=np.float32)
-            self.exact[:] = False
-            self._reproject(measured[self._store.complete(measured)], projector)
-        else:
-            self._raw = self._raw @ (old.basis.eigenspectra @ projector)
-            self.exact[:] = False
+    def _publish(self, state: LearntState) -> Basis:
+        """Make a state the published version, with every stored score re-expressed."""
+        old = self._map.published
+        self._map.reexpress(old, state.scaling.projector(state.vectors))
+        measured = self._map.measured
         sample = measured[:: max(1, measured.size // _SAMPLE)]
-        self._published = publish(
-            self._version + 1, state, self._raw[sample], self._exposure(sample), self._windows, self._learner
-        )
-        self._angle = float("nan") if old is None else subspace_angle_deg(old, self._published)
-        return self._published.basis
+        return self._adopt(state, sample, self._version + 1, old)
 
-    def _reproject(self, index: NDArray[Any], projector: Float32) -> None:
-        for part, counts in self._store.chunks(index, 2048):
-            self._raw[part] = as_float32(counts) @ projector
-            self.exact[part] = True
+    def _adopt(self, state: LearntState, sample: NDArray[np.int64], version: int, old: Published | None) -> Basis:
+        exposure = self._map.exposure(sample, self.noise)
+        published = publish(version, state, self._map.raw(sample), exposure, self._windows, self.noise)
+        self._map.published = published
+        if old is not None:
+            self._angle = subspace_angle_deg(old, published)
+        self._held.settle()
+        self._pool_novelties(published)
+        return self._map.basis()
+
+    def _pool_novelties(self, published: Published) -> None:
+        """Make each group of held spectra one more eigenspectrum, so that denoising does not hide it."""
+        self._novelty_due = False
+        held = self._held.positions
+        held = held[self._map.store.complete(held) & (self.anomaly[held] > self.config.novelty_threshold)]
+        spectra, groups, scores = [], [], []
+        for group in self._held.groups(held, self.anomaly[held], _MAX_NOVELTIES):
+            residual = self._map.counts(group) - self._map.expected(group)
+            exposure = float(self._map.exposure(group, self.noise).sum())
+            pooled, share = pooled_residual(residual, exposure, published.channel_weight, self._windows.width)
+            spectra.append(pooled)
+            groups.append(group)
+            scores.append(share)
+        stack = np.stack(spectra) if spectra else np.zeros((0, self.n_channels), dtype=np.float32)
+        self._map.novelties = NoveltySpectra(stack, tuple(groups), tuple(scores))
 
     def background(self) -> bool:
         """Re-project one bounded chunk of positions exactly; True while there is more."""
-        if self._published is None:
-            return False
-        waiting = np.flatnonzero((self.visits > 0) & ~self.exact)
-        waiting = waiting[self._store.complete(waiting)]
-        if not waiting.size:
-            return False
         per_row = max(16.0, 4 * self._learner.mean_values_per_row)
-        chunk = int(np.clip(_CHUNK_VALUES / per_row, 32, 4096))
-        self._reproject(waiting[:chunk], self._published.projector)
-        return bool(waiting.size > chunk)
+        waiting = self._map.next_inexact(int(np.clip(_CHUNK_VALUES / per_row, 32, 4096)))
+        if waiting is None:
+            return False
+        self._map.reproject(waiting)
+        return True
 
     def finish(self) -> Basis:
-        """Refit from all stored counts and re-project every position; the final basis."""
-        measured = np.flatnonzero(self.visits)
-        if not measured.size or self._published is None:
-            return empty_basis(self.n_channels)
-        self._learner.flush()
-        stored = measured[self._store.complete(measured)]
-        teach = stored[~self.held[stored]]
-        if teach.size:
-            state = self._learner.refit(self._store, teach, self._exposure(teach), self.totals)
-            basis = self._replace_published(self._published, state.vectors, state)
-            self._reproject(stored, self._published.projector)
-            basis = self._republish(state)
-            return basis
-        return self._published.basis
+        """Refit from all stored counts and re-project and re-test every position; the final basis.
 
-    def _republish(self, state: Any) -> Basis:
-        measured = np.flatnonzero(self.visits)
-        self._published = publish(
-            self._version, state, self._raw[measured], self._exposure(measured), self._windows, self._learner
-        )
-        return self._published.basis
+        Flagged positions that the settled model explains, and those that are a crowd, teach after all; positions that
+        alone carry a component are held back, also if they had taught before that could be known.
+        """
+        self._learner.flush()
+        if self._map.published is None:
+            return empty_basis(self.n_channels)
+        measured = self._map.measured
+        stored = measured[self._map.store.complete(measured)]
+        for _ in range(_MAX_REFITS):
+            held = self._held.mask
+            state = self._refit(stored[~held[stored]])
+            if state is None:
+                break
+            self._publish(state)
+            self._retest(stored, held)
+            if np.array_equal(held, self._held.mask):
+                break
+        else:
+            state = None
+        if state is not None:
+            self._adopt(state, measured, self._version, None)
+        return self._map.basis()
+
+    def _refit(self, teach: NDArray[np.int64]) -> LearntState | None:
+        exposure = self._map.exposure(teach, self.noise)
+        return self._learner.refit(self._map.store, teach, exposure) if bool((exposure > 0).any()) else None
+
+    def _retest(self, stored: NDArray[np.int64], held: NDArray[np.bool_]) -> None:
+        """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held."""
+        published = self._map.published
+        if published is None:
+            return
+        window = np.zeros(stored.size, dtype=np.int64)
+        exposure = self._map.exposure(stored, self.noise)
+        for first in range(0, stored.size, _RETEST_ROWS):
+            part = slice(first, first + _RETEST_ROWS)
+            index = stored[part]
+            counts = self._map.reproject(index)
+            if counts is not None:
+                scores = published.shrinkage.apply(self._map.raw(index), exposure[part])
+                score, window[part] = published.test(counts, scores, exposure[part], self.visits[index])
+                self.anomaly[index] = score
+        alone = carriers(self._map.raw(stored), exposure, published.shrinkage, self.config.novelty_min)
+        novel = self.anomaly[stored] > self.config.novelty_threshold
+        novel[alone] = True
+        self._held.replace(stored[novel], window[novel])
+        self._held.release_crowds()
 
     def window(self, channels: tuple[int, int]) -> tuple[Float32, Float32]:
         """Denoised and raw counts (P,) in a half-open channel range, NaN where nothing was measured."""
-        lo, hi = channels
-        raw = np.full(self.n_positions, np.nan, dtype=np.float32)
-        denoised = raw.copy()
-        measured = np.flatnonzero(self.visits)
-        if self._published is None or not measured.size:
-            return denoised, raw
-        raw[measured] = self._store.window_sums(measured, lo, hi)
-        raw[~self._store.complete(np.arange(self.n_positions))] = np.nan
-        basis = self._published.basis
-        weights = basis.eigenspectra[:, lo:hi].sum(axis=1, dtype=np.float64)
-        denoised[measured] = self._scores_at(measured) @ weights + basis.mean[lo:hi].sum(dtype=np.float64)
-        return denoised, raw
+        return self._map.window(*channels)
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D) of positions, counts."""
-        basis = self.basis
-        if basis is None:
-            return np.full((len(index), self.n_channels), np.nan, dtype=np.float32)
-        return np.asarray(basis.mean + self._scores_at(np.asarray(index)) @ basis.eigenspectra, dtype=np.float32)
+        return self._map.denoise(np.asarray(index))
 
     def spectrum(self, index: int) -> tuple[Float32, Float32, Float32]:
-        """Raw, denoised and expected (noise-free by the model alone) counts (D,) of one position."""
+        """Raw, denoised and expected (by the components alone, novelties left out) counts (D,) of one position."""
         at = np.array([index])
-        rows = self._store.rows(at)
-        raw = (rows.toarray() if isinstance(rows, sparse.csr_array) else rows)[0]
-        denoised = self.denoise(at)[0]
-        return raw, denoised, denoised
+        return self._map.counts(at)[0], self._map.denoise(at)[0], self._map.expected(at)[0]
 
     def state_summary(self) -> dict[str, Any]:
         """What the status shows: noise, counts a spectrum, kind of tracker, memory, smallest visible phase."""
-        measured = max(int(np.count_nonzero(self.visits)), 1)
-        exposure = float(self._exposure(np.flatnonzero(self.visits)).sum()) / measured
-        noise = self._learner.noise
+        measured = self._map.measured
+        n = max(measured.size, 1)
+        exposure = float(self._map.exposure(measured, self.noise).sum()) / n
+        noise = self.noise
         return {
             "noise": {"model": noise.kind, "gain": noise.gain, "offset": noise.offset, "read_sigma": noise.read_sigma},
             "noise_estimated": self._learner.noise_estimated,
-            "counts_per_spectrum": float(self.totals.sum() / measured),
+            "counts_per_spectrum": float(self.totals.sum() / n),
             "engine": "ritz",
-            "store_bytes": self._store.bytes_used,
+            "store_bytes": self._map.store.bytes_used,
             "exact_positions": int(np.count_nonzero(self.exact)),
-            "smallest_visible_phase_px": smallest_visible_phase_px(self.n_channels, measured, 0.25 * exposure),
+            "held_positions": int(np.count_nonzero(self.held)),
+            "smallest_visible_phase_px": smallest_visible_phase_px(self.n_channels, n, 0.25 * exposure),
         }
 
 

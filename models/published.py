@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 from models.anomaly import ScanTest, ScanWindows
 from models.base import Basis, Float32, Float64
-from models.learner import Learner, LearntState
+from models.learner import LearntState
+from models.noise import NoiseModel
 from models.pca import orthonormal
 from models.preprocess import Scaling
 from models.shrink import ScoreShrinkage, fit_shrinkage
@@ -17,7 +19,7 @@ from models.shrink import ScoreShrinkage, fit_shrinkage
 
 @dataclass(frozen=True)
 class Published:
-    """One version: the basis as everybody sees it, and its inner side."""
+    """One version: the basis of components as everybody sees it, and its inner side."""
 
     basis: Basis
     scaling: Scaling
@@ -25,6 +27,11 @@ class Published:
     shrinkage: ScoreShrinkage
     mean_score: Float32
     test: ScanTest
+
+    @property
+    def eigenspectra(self) -> Float32:
+        """Components (K, D) in counts, without novelties."""
+        return self.basis.eigenspectra
 
     def project(self, counts: Float32 | sparse.csr_array) -> Float32:
         """Raw scores (n, K): linear in the counts, so that visits add up."""
@@ -34,24 +41,40 @@ class Published:
         """Published scores: shrunk, relative to the mean."""
         return self.shrinkage.apply(raw, exposure) - self.mean_score
 
+    def with_novelties(self, spectra: Float32) -> Basis:
+        """The basis with further eigenspectra (G, D)."""
+        if not len(spectra):
+            return self.basis
+        return replace(self.basis, eigenspectra=np.concatenate([self.eigenspectra, spectra]))
+
+    @cached_property
+    def channel_weight(self) -> Float64:
+        """1 / noise variance of each channel for unit exposure, (D,); 0 for dead ones."""
+        variance = self.scaling.scale[self.scaling.group] ** 2 * self.scaling.share
+        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+
     def moved_by(self, state: LearntState) -> float:
         """Largest variance (noise is 1) of a component of the state outside this basis; infinite for another rank."""
         if state.vectors.shape[1] != self.basis.rank:
             return float("inf")
-        mine = orthonormal(state.scaling.merge(self.basis.eigenspectra.T))
+        if not self.basis.rank:
+            return 0.0
+        mine = orthonormal(state.scaling.merge(self.eigenspectra.T))
         inside = ((mine.T @ state.vectors) ** 2).sum(axis=0)
         return float(np.max(state.eigenvalues[: self.basis.rank] * (1.0 - inside)))
 
 
 def publish(
-    version: int, state: LearntState, raw: Float32, exposure: Float64, windows: ScanWindows, learner: Learner
+    version: int, state: LearntState, raw: Float32, exposure: Float64, windows: ScanWindows, noise: NoiseModel
 ) -> Published:
     """Make a version from what was learnt, and from raw scores (n, K) of positions with these exposures."""
     shrinkage = fit_shrinkage(raw, exposure, state.scaling.n_effective, state.n_spectra)
     spectra = state.scaling.eigenspectra(state.vectors)
-    mean_score = shrinkage.apply(raw, exposure).mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean_score = np.zeros(raw.shape[1], dtype=np.float32)
+    if raw.shape[0]:
+        mean_score = shrinkage.apply(raw, exposure).mean(axis=0, dtype=np.float64).astype(np.float32)
     basis = Basis(version, mean_score @ spectra, spectra, state.eigenvalues.astype(np.float32), state.edge)
-    test = ScanTest.build(windows, learner.noise, spectra, state.total, state.exposure)
+    test = ScanTest.build(windows, noise, spectra, state.total, state.exposure)
     return Published(basis, state.scaling, state.scaling.projector(state.vectors), shrinkage, mean_score, test)
 
 
@@ -62,9 +85,12 @@ def empty_basis(n_channels: int) -> Basis:
 
 
 def subspace_angle_deg(old: Published, new: Published) -> float:
-    """Largest principal angle between two bases, in the scaled space of the new one."""
-    a = orthonormal(new.scaling.merge(old.basis.eigenspectra.T))
-    b = orthonormal(new.scaling.merge(new.basis.eigenspectra.T))
+    """Largest principal angle between two bases, in the scaled space of the new one; 90 where one is empty."""
+    a = orthonormal(new.scaling.merge(old.eigenspectra.T))
+    b = orthonormal(new.scaling.merge(new.eigenspectra.T))
     if not a.size or not b.size:
         return 90.0
-    return float(np.degrees(linalg.subspace_angles(a, b).max()))
+    # The sine of the angle, from what the smaller one leaves outside the larger, is accurate also for small angles.
+    small, large = (a, b) if a.shape[1] <= b.shape[1] else (b, a)
+    outside = small - large @ (large.T @ small)
+    return float(np.degrees(np.arcsin(np.clip(np.linalg.norm(outside, 2), 0.0, 1.0))))

@@ -1,0 +1,163 @@
+"""Spectra that are kept from teaching the model: a handful is a novelty to report, a crowd is structure to learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
+
+from models.anomaly import ScanWindows
+from models.base import Float32, Float64
+from models.shrink import ScoreShrinkage
+
+Positions = NDArray[np.int64]
+_CARRIER = 20.0
+
+
+class HeldBack:
+    """Positions whose flagged spectra do not teach, by the window in which they were flagged.
+
+    Parameters
+    ----------
+    novelty_min : int
+        Flagged positions with overlapping windows, from which on they count as structure and are released.
+    """
+
+    def __init__(self, n_positions: int, windows: ScanWindows, novelty_min: int) -> None:
+        self._windows, self._min = windows, novelty_min
+        self._window = np.full(n_positions, -1, dtype=np.int32)
+        self._open = np.zeros(windows.n_windows, dtype=np.bool_)
+
+    @property
+    def positions(self) -> Positions:
+        """Positions held back, rising."""
+        return np.flatnonzero(self._window >= 0)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """True for each position held back, (P,)."""
+        return np.asarray(self._window >= 0)
+
+    def window_of(self, positions: Positions) -> NDArray[np.int64]:
+        """Window in which held positions were flagged, -1 for others."""
+        return self._window[positions].astype(np.int64)
+
+    def hold(self, index: NDArray[Any], window: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Hold flagged spectra at positions (n,); True for those that teach at once, like a crowd just released."""
+        known = self._open[window]
+        self._window[index[~known]] = window[~known]
+        return np.asarray(known)
+
+    def release_crowds(self) -> Positions:
+        """Positions that have become a crowd, and are held no more; spectra like them teach until `settle`."""
+        held = self.positions
+        if held.size < self._min:
+            return held[:0]
+        crowd = _near(np.bincount(self._window[held], minlength=self._open.size), self._windows.n_bins) >= self._min
+        released = held[crowd[self._window[held]]]
+        self._window[released] = -1
+        self._open |= crowd
+        return released
+
+    def settle(self) -> None:
+        """A new basis is out: what it still does not know is held back again."""
+        self._open[:] = False
+
+    def replace(self, positions: Positions, window: NDArray[np.int64]) -> None:
+        """Hold exactly these positions."""
+        self._window[:] = -1
+        self._window[positions] = window
+
+    def groups(self, positions: Positions, score: Float32, most: int) -> list[Positions]:
+        """Held positions in groups of overlapping windows, at most `most`, those of the highest score (n,)."""
+        if not positions.size:
+            return []
+        window = self._window[positions]
+        order = np.argsort(window, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(window[order]) >= self._windows.n_bins) + 1)
+        parts.sort(key=lambda part: -float(score[part].max()))
+        return [np.sort(positions[part]) for part in parts[:most]]
+
+
+def _near(counts: NDArray[np.int64], reach: int) -> NDArray[np.int64]:
+    """Sum of counts within `reach` of each entry."""
+    total = np.concatenate([[0], np.cumsum(counts)])
+    at = np.arange(counts.size)
+    return np.asarray(total[np.minimum(at + reach, counts.size)] - total[np.maximum(at - reach + 1, 0)])
+
+
+def carriers(raw: Float32, exposure: Float64, shrinkage: ScoreShrinkage, few: int) -> Positions:
+    """Rows that alone carry a component: fewer than `few` of them have more than half of its signal.
+
+    Parameters
+    ----------
+    raw, exposure : ndarray, (n, K) and (n,)
+        Raw scores and exposures of all spectra.
+    """
+    n = raw.shape[0]
+    if n < 8 * few:
+        return np.zeros(0, dtype=np.int64)
+    safe = np.where(exposure > 0, exposure, 1.0)[:, None]
+    energy = ((raw / safe - shrinkage.centre) @ shrinkage.axes) ** 2 * safe
+    top = np.argpartition(energy, n - few, axis=0)[n - few :]
+    found = []
+    for axis in range(energy.shape[1]):
+        rows = top[:, axis]
+        rest = (float(energy[:, axis].sum()) - float(energy[rows, axis].sum())) / (n - few)
+        strong = rows[energy[rows, axis] > _CARRIER * rest]
+        signal = float(energy[:, axis].sum()) - n * rest
+        if strong.size and float(energy[strong, axis].sum()) > 0.5 * signal and strong.size < few:
+            found.append(strong)
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class NoveltySpectra:
+    """Pooled residuals of novelty groups, as further eigenspectra with scores at their own positions only.
+
+    Attributes
+    ----------
+    eigenspectra : ndarray of float32, (G, D)
+        Pooled residual of each group, counts.
+    groups : list of ndarray
+        Positions of each group.
+    scores : list of ndarray
+        Score of each of them.
+    """
+
+    eigenspectra: Float32
+    groups: tuple[Positions, ...] = ()
+    scores: tuple[Float32, ...] = ()
+
+    def of(self, index: NDArray[Any]) -> Float32:
+        """Scores (n, G) of positions, 0 outside the group."""
+        out = np.zeros((len(index), len(self.groups)), dtype=np.float32)
+        for column, (positions, scores) in enumerate(zip(self.groups, self.scores, strict=True)):
+            at = np.minimum(np.searchsorted(positions, index), positions.size - 1)
+            out[:, column] = np.where(positions[at] == index, scores[at], 0.0)
+        return out
+
+
+def pooled_residual(residual: Float32, exposure: float, weight: Float64, width: int) -> tuple[Float32, Float32]:
+    """Pooled residual (D,) of a group (n, D), and each one's share of it by least squares.
+
+    The pooled residual is shrunk channel by channel by 1 - 2 / z2, z2 the local mean of its squared significance over
+    `width` channels: what is no more than noise is left out.
+
+    Parameters
+    ----------
+    exposure : float
+        Exposure of the group in all.
+    weight : ndarray, (D,)
+        1 / noise variance of a channel at unit exposure.
+    """
+    pooled = residual.sum(axis=0)
+    significance = uniform_filter1d(pooled.astype(np.float64) ** 2 * weight / max(exposure, 1e-12), width)
+    pooled = (pooled * np.maximum(1.0 - 2.0 / np.maximum(significance, 1e-12), 0.0)).astype(np.float32)
+    along = (residual * weight) @ pooled
+    total = float((pooled * weight) @ pooled)
+    share = along / total if total > 0 else np.zeros(len(residual))
+    return pooled, np.asarray(share, dtype=np.float32)

@@ -1,0 +1,146 @@
+"""Scores of every position: stored raw, published shrunk, re-expressed whenever the basis changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Basis, Counts, Float32, Float64, Index, as_dense
+from models.noise import NoiseModel
+from models.novelty import NoveltySpectra
+from models.preprocess import as_float32
+from models.published import Published
+from models.store import CountStore
+
+
+class ScoreMap:
+    """What is known of each position under the published basis.
+
+    Raw scores are linear in the counts (counts @ projector), so that visits add up and a new basis is a product away.
+    """
+
+    def __init__(self, n_positions: int, n_channels: int, limit_bytes: int) -> None:
+        self.store = CountStore(n_positions, n_channels, limit_bytes)
+        self.n_positions, self.n_channels = n_positions, n_channels
+        self.totals: Float64 = np.zeros(n_positions)
+        self.visits: Index = np.zeros(n_positions, dtype=np.uint32)
+        self.exact: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
+        self.published: Published | None = None
+        self.novelties = NoveltySpectra(np.zeros((0, n_channels), dtype=np.float32))
+        self._raw: Float32 = np.zeros((n_positions, 0), dtype=np.float32)
+        self._cursor = n_positions
+
+    @property
+    def measured(self) -> NDArray[np.int64]:
+        """Positions that were visited, rising."""
+        return np.flatnonzero(self.visits)
+
+    def account(self, index: Index, total: Float64, counts: Counts, replace: bool) -> None:
+        """Add visits (n, D) with total counts (n,) to the books and the store."""
+        if replace:
+            self.totals[index], self.visits[index] = 0.0, 0
+            self._raw[index] = 0.0
+        fresh = self.visits[index] == 0
+        np.add.at(self.totals, index, total)
+        np.add.at(self.visits, index, np.uint32(1))
+        self.store.add(index, counts, replace)
+        # The first visit under this basis makes a position exact; later ones keep it as it is.
+        self.exact[index[fresh]] = self.published is not None
+
+    def accumulate(self, index: Index, raw: Float32) -> None:
+        """Add the raw scores (n, K) of visits."""
+        if index.size == 1:
+            self._raw[index[0]] += raw[0]
+        else:
+            np.add.at(self._raw, index, raw)
+
+    def exposure(self, index: NDArray[Any], noise: NoiseModel) -> Float64:
+        """Variance summed over channels of the accumulated counts of positions, (n,)."""
+        return noise.row_variance(self.totals[index], self.visits[index], self.n_channels)
+
+    def raw(self, index: NDArray[Any]) -> Float32:
+        """Raw scores (n, K) of positions."""
+        return np.asarray(self._raw[index])
+
+    def scores(self, index: NDArray[Any]) -> Float32:
+        """Published scores of positions (n, K); NaN where nothing was measured."""
+        if self.published is None:
+            return np.zeros((len(index), 0), dtype=np.float32)
+        scores = self.published.scores(self._raw[index], self.exposure(index, self.published.test.noise))
+        if self.novelties.groups:
+            scores = np.concatenate([scores, self.novelties.of(index)], axis=1)
+        scores[self.visits[index] == 0] = np.nan
+        return scores
+
+    def reexpress(self, old: Published | None, projector: Float32) -> None:
+        """Take all raw scores to a new projector (D, K): by rotation, or from the counts if there was no basis yet."""
+        if old is None:
+            self._raw = np.zeros((self.n_positions, projector.shape[1]), dtype=np.float32)
+            measured = self.measured
+            for part, counts in self.store.chunks(measured[self.store.complete(measured)], 1024):
+                self._set(part, as_float32(counts) @ projector)
+        else:
+            self._raw = self._raw @ (old.eigenspectra @ projector)
+            self.exact[:] = False
+        self._cursor = 0
+
+    def _set(self, index: NDArray[Any], raw: Float32) -> None:
+        self._raw[index] = raw
+        self.exact[index] = True
+
+    def next_inexact(self, n: int) -> NDArray[np.int64] | None:
+        """Positions among the next `n` whose scores can be made exact; None at the end of the sweep."""
+        if self._cursor >= self.n_positions:
+            return None
+        some = slice(self._cursor, self._cursor + n)
+        self._cursor += n
+        return np.flatnonzero((self.visits[some] > 0) & ~self.exact[some]) + some.start
+
+    def reproject(self, index: NDArray[Any]) -> Counts | None:
+        """Make the raw scores of positions exact, where their counts are stored; returns those counts."""
+        index = index[self.store.complete(index)]
+        if self.published is None or not index.size:
+            return None
+        counts = as_float32(self.store.rows(index))
+        self._set(index, self.published.project(counts))
+        return counts
+
+    def window(self, lo: int, hi: int) -> tuple[Float32, Float32]:
+        """Denoised and raw counts (P,) in channels lo to hi, NaN where not measured (raw: or not stored)."""
+        raw = np.full(self.n_positions, np.nan, dtype=np.float32)
+        denoised = raw.copy()
+        measured = self.measured
+        if self.published is None or not measured.size:
+            return denoised, raw
+        stored = measured[self.store.complete(measured)]
+        raw[stored] = self.store.window_sums(stored, lo, hi)
+        basis = self.basis()
+        weights = basis.eigenspectra[:, lo:hi].sum(axis=1, dtype=np.float64)
+        denoised[measured] = self.scores(measured) @ weights + basis.mean[lo:hi].sum(dtype=np.float64)
+        return denoised, raw
+
+    def basis(self) -> Basis:
+        """The published basis with the novelty groups behind the components."""
+        if self.published is None:
+            raise ValueError("nothing was published yet")
+        return self.published.with_novelties(self.novelties.eigenspectra)
+
+    def denoise(self, index: NDArray[Any]) -> Float32:
+        """Denoised accumulated spectra (n, D), NaN where nothing was measured."""
+        if self.published is None:
+            return np.full((len(index), self.n_channels), np.nan, dtype=np.float32)
+        basis = self.basis()
+        return np.asarray(basis.mean + self.scores(index) @ basis.eigenspectra, dtype=np.float32)
+
+    def expected(self, index: NDArray[Any]) -> Float32:
+        """What the components alone expect at positions (n, D), novelties left out."""
+        if self.published is None:
+            return np.full((len(index), self.n_channels), np.nan, dtype=np.float32)
+        scores = self.published.scores(self._raw[index], self.exposure(index, self.published.test.noise))
+        return np.asarray(self.published.basis.mean + scores @ self.published.eigenspectra, dtype=np.float32)
+
+    def counts(self, index: NDArray[Any]) -> Float32:
+        """Accumulated counts (n, D), dense."""
+        return np.asarray(as_dense(self.store.rows(index)), dtype=np.float32)

@@ -1,0 +1,61 @@
+"""Small simulated Poisson scenes with known truth, and the offline references they are judged by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Expected counts of one visit, (P, D), and the positions of the rare phase."""
+
+    expected: Float
+    rare: NDArray[np.int64]
+
+    def visit(self, seed: int) -> NDArray[np.uint16]:
+        """Counts of one pass over all positions."""
+        return np.random.default_rng(seed).poisson(self.expected).astype(np.uint16)
+
+
+def peak(d: int, centre: float, width: float) -> Float:
+    return np.exp(-0.5 * ((np.arange(d) - centre) / width) ** 2)
+
+
+def eds_scene(counts: float, side: int = 64, d: int = 1024, n_rare: int = 0, seed: int = 0) -> Scene:
+    """Grains of four phases, one with a gradient, a thickness wedge, and perhaps single positions of a fifth phase."""
+    rng = np.random.default_rng(seed)
+    width = 6.0 * d / 1024
+    lines = [(0.08, 0.3), (0.15, 0.32), (0.5, 0.6), (0.08, 0.62), (0.42, 0.46), (0.75, 0.8)]
+    background = np.exp(-np.arange(d) / (0.35 * d)) + 0.03
+    phases = [background + 7 * peak(d, a * d, width) + 4 * peak(d, b * d, width) for a, b in lines]
+    spectra = np.stack([p / p.sum() for p in phases])
+    y, x = np.divmod(np.arange(side * side), side)
+    seeds = rng.uniform(0, side, (12, 2))
+    grain = np.argmin((y[:, None] - seeds[:, 0]) ** 2 + (x[:, None] - seeds[:, 1]) ** 2, axis=1) % 4
+    abundance = np.eye(6)[grain]
+    graded = grain == 2
+    abundance[graded, 2], abundance[graded, 4] = 1 - x[graded] / side, x[graded] / side
+    rare = np.sort(rng.choice(side * side, n_rare, replace=False))
+    abundance[rare] = 0.3 * abundance[rare]
+    abundance[rare, 5] += 0.7
+    wedge = 0.6 + 0.8 * x / side
+    return Scene(counts * wedge[:, None] * (abundance @ spectra), rare)
+
+
+def batch_pca_errors(counts: NDArray[np.integer], truth: Float, max_rank: int = 16) -> tuple[Float, Float]:
+    """Keenan-Kotula weighted and plain squared error of truncated batch PCA at ranks 1 to `max_rank`."""
+    h = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    g = np.maximum(counts.sum(axis=0), 0.5)
+    scale = np.sqrt(h * (g / g.sum()))
+    u, s, vt = np.linalg.svd(counts / scale, full_matrices=False)
+    fits = [((u[:, :k] * s[:k]) @ vt[:k]) * scale for k in range(1, max_rank + 1)]
+    return np.array([weighted_error(f, truth) for f in fits]), np.array([((f - truth) ** 2).mean() for f in fits])
+
+
+def weighted_error(found: Float, truth: Float) -> float:
+    """Mean squared error in units of the Keenan-Kotula noise variance of the truth, summed over channels."""
+    variance = truth.sum(axis=1, keepdims=True) * truth.sum(axis=0) / truth.sum()
+    return float(((found - truth) ** 2 / variance).sum(axis=1).mean())
