@@ -60,7 +60,7 @@ def thin_film_spectrum(
     path = mass_thickness_g_cm2 / math.sin(math.radians(detector.take_off_deg))
     leaving = photons * self_absorption(total_mu * path)
     detected = leaving * efficiency(detector, energies) * detector.solid_angle_sr / (4 * math.pi)
-    return detected @ respond(detector, energies, axis.edges)
+    return respond(detector, energies, detected, axis.edges)
 
 
 def _photons(

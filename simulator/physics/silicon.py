@@ -109,29 +109,40 @@ def escape_fraction(energies_kev: Floats) -> Floats:
     return np.where(energies > edge, lost / (1 - lost), 0.0)
 
 
-def respond(detector: SiliconDetector, energies_kev: Floats, edges_kev: Floats) -> Floats:
-    """Return what one detected photon of each energy becomes: f8[n, D], peak and escape peak.
+def respond(detector: SiliconDetector, energies_kev: Floats, photons: Floats, edges_kev: Floats) -> Floats:
+    """Return the spectrum f8[D] of detected photons: a peak and an escape peak for each energy.
 
     Parameters
     ----------
     energies_kev : f8[n]
+    photons : f8[n]
+        Detected ones of each energy.
     edges_kev : f8[D + 1]
         Borders of the channels, increasing.
     """
-    escaped = escape_fraction(energies_kev)
-    peak = _gaussians(energies_kev, fwhm_kev(detector, energies_kev), edges_kev)
-    shifted = energies_kev - escape_kev()
-    some = escaped > 0
-    out = peak / (1 + escaped)[:, None]
-    ghost = _gaussians(shifted[some], fwhm_kev(detector, shifted[some]), edges_kev)
-    out[some] += ghost * (escaped / (1 + escaped))[some, None]
-    return out
+    escaped = escape_fraction(energies_kev) * photons
+    peaks = np.concatenate([energies_kev, energies_kev - escape_kev()])
+    strengths = np.concatenate([photons, escaped]) / np.tile(1 + escape_fraction(energies_kev), 2)
+    some = strengths > 0
+    return _gaussians(peaks[some], fwhm_kev(detector, peaks[some]), strengths[some], edges_kev)
 
 
-def _gaussians(centres_kev: Floats, widths_kev: Floats, edges_kev: Floats) -> Floats:
+def _gaussians(centres_kev: Floats, widths_kev: Floats, strengths: Floats, edges_kev: Floats) -> Floats:
+    """Sum Gaussians integrated over channels, each cut at 7 sigma."""
+    n_channels = len(edges_kev) - 1
+    if len(centres_kev) == 0:
+        return np.zeros(n_channels)
     sigmas = widths_kev / FWHM_PER_SIGMA
-    cumulated = ndtr((edges_kev[None, :] - centres_kev[:, None]) / sigmas[:, None])
-    return np.asarray(np.diff(cumulated, axis=1))
+    first = np.searchsorted(edges_kev, centres_kev - 7 * sigmas)
+    last = np.searchsorted(edges_kev, centres_kev + 7 * sigmas)
+    columns = first[:, None] + np.arange(int((last - first).max()) + 2)
+    inside = np.clip(columns, 0, n_channels)
+    cumulated = ndtr((edges_kev[inside] - centres_kev[:, None]) / sigmas[:, None])
+    # Beyond the last edge all columns are the same edge: their differences vanish.
+    parts = np.diff(cumulated, axis=1) * strengths[:, None]
+    channels = np.minimum(inside[:, :-1], n_channels - 1)
+    spectrum: Floats = np.bincount(channels.reshape(-1), parts.reshape(-1), n_channels).astype(np.float64)
+    return spectrum
 
 
 def with_sum_peaks(spectrum: Floats, offset_channels: float, pile_up: float) -> Floats:

@@ -1,0 +1,112 @@
+"""`scanwise simulate` and `scanwise replay` as processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from streamer.wire import Block, Events, Message, SeriesEnd, decode
+
+PATIENCE_MS = 20_000
+RUN = "import typer; from simulator.cli import {0}; typer.run({0})"
+
+
+def command(name: str, *options: str) -> list[str]:
+    return [sys.executable, "-c", RUN.format(name), *options, "--replay", "tcp://127.0.0.1:*", "--control", ""]
+
+
+@pytest.fixture
+def puller() -> Iterator[zmq.Socket[bytes]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    socket.set_hwm(0)
+    yield socket
+    socket.close(0)
+    context.term()
+
+
+def url(socket: zmq.Socket[bytes]) -> str:
+    return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+
+
+def receive_all(socket: zmq.Socket[bytes]) -> list[Message]:
+    found: list[Message] = []
+    while not found or not isinstance(found[-1], SeriesEnd):
+        assert socket.poll(PATIENCE_MS), "nothing came"
+        found.append(decode(socket.recv_multipart()))
+    return found
+
+
+def test_simulate_sends_what_it_says_and_saves_its_truth(puller: zmq.Socket[bytes], tmp_path: Path) -> None:
+    truth = tmp_path / "truth.npz"
+    options = ["--specimen", "exercise", "--shape", "8", "9", "--channels", "128", "--counts", "60", "--passes", "3"]
+    options += ["--list-mode", "--rate", "0", "--pattern", "push", "--connect", "--data", url(puller)]
+    made = subprocess.Popen(
+        command("simulate", *options, "--truth", str(truth), "--series", "mine"), stdout=subprocess.PIPE, text=True
+    )
+    found = receive_all(puller)
+    said, _ = made.communicate(timeout=20)
+    assert made.returncode == 0
+    assert "sent 216 spectra" in said
+    assert {m.map.series for m in found} == {"mine"}
+    got = np.zeros((72, 128))
+    for block in (m for m in found if isinstance(m, Block)):
+        assert isinstance(block.counts, Events)
+        rows = np.repeat((block.map.frame + np.arange(block.n)) % 72, np.diff(block.counts.offsets))
+        np.add.at(got, (rows, block.counts.channels), 1)
+    with np.load(truth) as saved:
+        expected = 3 * saved["abundances"] @ saved["endmembers"]
+    # Chi-square of the map against the truth that was saved: within five standard deviations of its expectation.
+    busy = expected > 0.5
+    chi2 = float((((got - expected) ** 2) / np.where(busy, expected, 1.0))[busy].sum())
+    spread = float(np.sqrt((2 + 1 / expected[busy]).sum()))
+    assert abs(chi2 - busy.sum()) < 5 * spread
+
+
+def test_sigterm_ends_the_series_as_aborted(puller: zmq.Socket[bytes]) -> None:
+    options = ["--passes", "1000", "--pattern", "push", "--connect", "--data", url(puller), "--shape", "8", "8"]
+    made = subprocess.Popen(command("simulate", *options), stdout=subprocess.PIPE, text=True)
+    assert puller.poll(PATIENCE_MS)
+    puller.recv_multipart()
+    made.send_signal(signal.SIGTERM)
+    last = receive_all(puller)[-1]
+    said, _ = made.communicate(timeout=20)
+    assert made.returncode == 0
+    assert isinstance(last, SeriesEnd)
+    assert (last.map.exit_status, last.map.reason) == ("abort", "interrupted by SIGTERM")
+    assert f"sent {last.map.n_sent:,} spectra" in said
+
+
+def test_replay_sends_a_file_as_it_is(puller: zmq.Socket[bytes], tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(2.0, (5, 6, 32)).astype(np.uint16)
+    np.savez(tmp_path / "map.npz", data=counts, axis=np.arange(32.0))
+    options = [str(tmp_path / "map.npz"), "--rate", "0", "--pattern", "push", "--connect", "--data", url(puller)]
+    made = subprocess.Popen(command("replay", *options), stdout=subprocess.PIPE, text=True)
+    found = receive_all(puller)
+    made.communicate(timeout=20)
+    assert made.returncode == 0
+    got = np.concatenate([np.asarray(m.counts) for m in found if isinstance(m, Block)])
+    np.testing.assert_array_equal(got.reshape(counts.shape), counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("simulate", ["--specimen", "cheese"], "no specimen 'cheese'"),
+        ("simulate", ["--data", "nonsense", "--shape", "4", "4"], "nvalid"),
+        ("simulate", ["--actions", "dance", "--shape", "4", "4"], "dance"),
+        ("replay", ["nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(name: str, options: list[str], said: str) -> None:
+    done = subprocess.run(command(name, *options), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,195 @@
+"""Real and made-up files as the instrument."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.files import read
+from simulator.instrument import Instrument
+from simulator.playback import Playback, is_recording
+from simulator.raster import scan_order
+from simulator.replay import FileScene
+from simulator.schedule import Decision, Plan
+from streamer.wire import Block, Events, Header, SeriesEnd, decode
+from streamer.wire.items import Arrived
+from streamer.wire.journal import Opened, pack_record
+
+FOREVER = float("inf")
+
+
+@pytest.fixture
+def counts() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).poisson(3.0, (3, 4, 5, 16)).astype(np.uint16)
+
+
+@pytest.fixture
+def dense_file(tmp_path: Path, counts: np.ndarray[Any, Any]) -> Path:
+    meta = {"technique": "EDS", "dwell_s": 0.02, "nav_axes": [{"name": "y", "scale": 2.0}, {"name": "x", "scale": 2.0}]}
+    path = tmp_path / "dense.npz"
+    np.savez(path, data=counts[0], axis=np.arange(16) * 0.5, axis_units="keV", meta=json.dumps(meta))
+    return path
+
+
+@pytest.fixture
+def frames_file(tmp_path: Path, counts: np.ndarray[Any, Any]) -> Path:
+    frame, y, x, ch = np.nonzero(counts)
+    path = tmp_path / "frames.npz"
+    np.savez(
+        path, frame=frame, y=y, x=x, ch=ch, count=counts[frame, y, x, ch], shape=counts.shape, axis=np.arange(16.0)
+    )
+    return path
+
+
+def replayed(scene: FileScene, passes: int, block: int = 7) -> Iterator[Block]:
+    machine = Instrument(scene, Plan(scan_order(scene.nav_shape), passes=passes), series="s", block=block)
+    for sent in machine.step(FOREVER):
+        message = decode(sent.parts)
+        if isinstance(message, Block):
+            yield message
+
+
+def summed(scene: FileScene, passes: int) -> np.ndarray[Any, Any]:
+    """Put the blocks where the protocol says they belong."""
+    n = int(np.prod(scene.nav_shape))
+    total = np.zeros((passes, n, scene.axis.size), np.uint32)
+    for block in replayed(scene, passes):
+        frames = block.map.frame + np.arange(block.n)
+        if isinstance(block.counts, Events):
+            row = np.repeat(frames, np.diff(block.counts.offsets))
+            np.add.at(total, (row // n, row % n, block.counts.channels), 1)
+        else:
+            total[frames // n, frames % n] += block.counts
+    return total
+
+
+def test_a_dense_file_comes_out_exactly(dense_file: Path, counts: np.ndarray[Any, Any]) -> None:
+    recorded = read(dense_file)
+    assert (recorded.technique, recorded.dwell_s, recorded.nav_shape) == ("eds", 0.02, (4, 5))
+    assert [a["scale"] for a in recorded.nav_axes] == [2.0, 2.0]
+    np.testing.assert_array_equal(summed(FileScene(recorded), 1)[0].reshape(4, 5, 16), counts[0])
+
+
+@pytest.mark.parametrize("list_mode", [False, True])
+def test_frames_come_out_as_passes_exactly(frames_file: Path, counts: np.ndarray[Any, Any], list_mode: bool) -> None:
+    recorded = read(frames_file)
+    assert recorded.frames == 3
+    scene = FileScene(recorded, list_mode=list_mode)
+    np.testing.assert_array_equal(summed(scene, 3).reshape(counts.shape), counts)
+
+
+def test_thinning_is_binomial_and_unbiased(frames_file: Path, counts: np.ndarray[Any, Any]) -> None:
+    recorded = read(frames_file)
+    wanted = 0.3 * recorded.mean_counts()
+    draws = [summed(FileScene(recorded, counts=wanted, seed=s), 3) for s in range(40)]
+    total = counts.sum()
+    sums = np.array([d.sum() for d in draws])
+    assert abs(sums.mean() - 0.3 * total) < 5 * np.sqrt(total * 0.3 * 0.7 / 40)
+    assert np.all(np.max(draws, axis=0) <= counts.reshape(3, 20, 16))
+    bright = counts.reshape(3, 20, 16) == counts.max()
+    kept = np.concatenate([d[bright] for d in draws])
+    assert kept.var() == pytest.approx(counts.max() * 0.3 * 0.7, rel=5 * np.sqrt(2 / len(kept)))
+
+
+def test_thinning_what_are_no_counts_or_to_more_than_there_are_is_refused(tmp_path: Path, dense_file: Path) -> None:
+    path = tmp_path / "analogue.npz"
+    np.savez(path, data=np.linspace(-1, 1, 60, dtype="f4").reshape(2, 3, 10), axis=np.arange(10.0))
+    with pytest.raises(ValueError, match="measured values"):
+        FileScene(read(path), counts=1.0)
+    with pytest.raises(ValueError, match="counts were asked for"):
+        FileScene(read(dense_file), counts=1e6)
+
+
+def test_points_with_coordinates_are_positions(tmp_path: Path) -> None:
+    path = tmp_path / "points.npz"
+    where = np.random.default_rng(0).random((6, 2))
+    np.savez(path, data=np.ones((6, 10), "f4"), axis=np.arange(10.0) ** 2, pos=where)
+    recorded = read(path)
+    machine = Instrument(FileScene(recorded), Plan(scan_order(recorded.nav_shape)), series="s")
+    header = decode(machine.step(FOREVER)[0].parts)
+    assert isinstance(header, Header)
+    assert header.map.nav_shape == [6]
+    assert header.positions is not None
+    np.testing.assert_array_equal(header.positions, where)
+    np.testing.assert_array_equal(header.map.axis.array(), np.arange(10.0) ** 2)
+
+
+def test_a_hyperspy_file_is_read_by_rosettasciio(tmp_path: Path, counts: np.ndarray[Any, Any]) -> None:
+    from rsciio import hspy
+
+    axes = [
+        {"name": n, "units": u, "size": s, "offset": 0.0, "scale": 0.5, "navigate": nav, "index_in_array": i}
+        for i, (n, u, s, nav) in enumerate([("y", "nm", 4, True), ("x", "nm", 5, True), ("E", "keV", 16, False)])
+    ]
+    signal = {
+        "data": counts[0], "axes": axes, "original_metadata": {}, "learning_results": {},
+        "metadata": {"Signal": {"signal_type": "EDS_TEM"}, "General": {"title": "t"}},
+        "package_info": {}, "tmp_parameters": {}, "models": {}, "attributes": {"_lazy": False},
+    }  # fmt: skip
+    hspy.file_writer(str(tmp_path / "a.hspy"), signal)
+    recorded = read(tmp_path / "a.hspy")
+    assert (recorded.technique, recorded.nav_shape, recorded.axis.scale) == ("eds", (4, 5), 0.5)
+    np.testing.assert_array_equal(summed(FileScene(recorded), 1)[0].reshape(4, 5, 16), counts[0])
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").write_bytes(b"no")
+    with pytest.raises(ValueError, match="no reader"):
+        read(tmp_path / "a.docx")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "b.hspy")
+    np.savez(tmp_path / "c.npz", data=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="needs 'axis'"):
+        read(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("name", ["eds_fei_superx_20frames_50x10", "eds_bruker_sem_50x50", "eels_velox_dark_16x20"])
+def test_a_real_file_comes_out_exactly(shared_data: Path, name: str) -> None:
+    recorded = read(shared_data / f"{name}.npz")
+    got = summed(FileScene(recorded), recorded.frames)
+    want = recorded.counts.toarray() if recorded.is_sparse else recorded.counts
+    np.testing.assert_array_equal(got.reshape(want.shape), want)
+
+
+# -- recordings of the daemon --------------------------------------------------------------------------------
+
+
+def recording(tmp_path: Path, scene: FileScene) -> Path:
+    machine = Instrument(scene, Plan(scan_order(scene.nav_shape)), series="old", block=6)
+    path = tmp_path / "old.swj"
+    with path.open("wb") as file:
+        file.writelines(pack_record(Opened(series="old")))
+        for k, sent in enumerate(machine.step(FOREVER)):
+            file.writelines(pack_record(Arrived(10**18 + k * 10**7, sent.parts)))
+        file.writelines(pack_record(Arrived(2 * 10**18, [b"junk"])))
+    return path
+
+
+def test_a_recording_is_played_back_under_another_name(tmp_path: Path, dense_file: Path) -> None:
+    scene = FileScene(read(dense_file))
+    path = recording(tmp_path, scene)
+    assert is_recording(path)
+    assert not is_recording(dense_file)
+    playback = Playback(path, series="new", replay="tcp://127.0.0.1:1")
+    assert playback.expected == 20
+    sent = playback.step(0.015)
+    assert len(sent) == 2
+    assert playback.due_s == pytest.approx(0.005)
+    assert playback.obey(Decision("stop")) == (False, "a recording cannot stop")
+    sent += playback.step(FOREVER)
+    assert playback.finished
+    assert sent[-1].parts == [b"junk"]
+    read_back = [decode(o.parts) for o in sent[:-1]]
+    assert {m.map.series for m in read_back} == {"new"}
+    header, last = read_back[0], read_back[-1]
+    assert isinstance(header, Header)
+    assert isinstance(last, SeriesEnd)
+    assert header.map.replay == "tcp://127.0.0.1:1"
+    got = np.concatenate([np.asarray(m.counts) for m in read_back if isinstance(m, Block)])
+    np.testing.assert_array_equal(got, scene.recorded.counts)
+    assert (playback.n_sent, playback.n_messages) == (20, 6)
