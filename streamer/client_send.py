@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -31,8 +32,8 @@ _REPLAY_S = 10.0
 class Sender:
     """Sends series after series; counts frames and messages, and never blocks an instrument.
 
-    While a series is open, and until `close`, a heartbeat goes out every second, so that a streamer that missed
-    the header or the tail can ask for them. All methods are thread-safe; blocks are numbered in the order of the
+    While a series is open, and 10 s after its end, a heartbeat goes out every second, so that a streamer that
+    missed the header or the tail can ask for them. All methods are thread-safe; blocks are numbered in the order of the
     calls.
 
     Parameters
@@ -77,6 +78,7 @@ class Sender:
         """Spectra of this series that found every queue full (PUSH); a replay may still bring them."""
         self._n_channels = 0
         self._last_number = -1
+        self._silent_after_s = math.inf
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="scanwise-heartbeat", daemon=True)
         self._thread.start()
@@ -147,6 +149,7 @@ class Sender:
             self.series, self._next_series, self.is_open = name, None, True
             self.n_sent = self.n_dropped = 0
             self._last_number = -1
+            self._silent_after_s = math.inf
             self._post(header)
         return name
 
@@ -250,6 +253,7 @@ class Sender:
             number = self._last_number + 1
             self._post(encode_series_end(self.series, number, self.n_sent, exit_status=exit_status, **keys))
             self.is_open = False
+            self._silent_after_s = time.monotonic() + _REPLAY_S
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -264,7 +268,8 @@ class Sender:
 
     def _beat(self) -> None:
         while not self._stop.wait(_HEARTBEAT_S):
-            self.heartbeat()
+            if time.monotonic() < self._silent_after_s:
+                self.heartbeat()
 
     def close(self, replay_s: float = _REPLAY_S) -> None:
         """Close; first let the streamer ask for what it misses.

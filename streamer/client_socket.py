@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import zmq
+import zmq.auth
 
 RECONNECT_MS = 100
 _HEARTBEAT_MS = 2000
@@ -26,6 +28,20 @@ class CurveKeys:
     public: bytes
     secret: bytes
     server: bytes | None = None
+
+    @classmethod
+    def from_files(cls, secret: Path, server: Path | None = None) -> Self:
+        """Read a ``.key_secret`` file, and the ``.key`` file of the other end, as `scanwise keys` makes them.
+
+        Raises
+        ------
+        OSError, ValueError
+            Where a file cannot be read or holds no such key.
+        """
+        public, own = zmq.auth.load_certificate(secret)
+        if own is None:
+            raise ValueError(f"{secret} holds no secret key")
+        return cls(public, own, None if server is None else zmq.auth.load_certificate(server)[0])
 
     def apply(self, socket: zmq.Socket[Any]) -> None:
         """Set the keys on a socket before it binds or connects."""

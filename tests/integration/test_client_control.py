@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zmq
+import zmq.auth
 
 from streamer.client import Controller, CurveKeys, Decision, NoAnswer, RequestRefused
 from streamer.wire import Control, decode_control, encode_control
@@ -237,11 +239,19 @@ def test_junk_from_the_other_end_is_survived(peer: Peer, controller: Controller)
     assert decision.action == "pause"
 
 
-def test_curve(new_socket: NewSocket) -> None:
-    server_public, server_secret = zmq.curve_keypair()
+def test_curve_with_keys_from_files(new_socket: NewSocket, tmp_path: Path) -> None:
+    for name in ("daemon", "scope"):
+        zmq.auth.create_certificates(tmp_path, name)
     router = new_socket(zmq.ROUTER)
-    CurveKeys(server_public, server_secret).apply(router)
+    CurveKeys.from_files(tmp_path / "daemon.key_secret").apply(router)
     port = router.bind_to_random_port("tcp://127.0.0.1")
-    with Controller(f"tcp://127.0.0.1:{port}", "keys", curve=CurveKeys(*zmq.curve_keypair(), server_public)):
+    keys = CurveKeys.from_files(tmp_path / "scope.key_secret", tmp_path / "daemon.key")
+    with Controller(f"tcp://127.0.0.1:{port}", "keys", curve=keys):
         assert router.poll(WAIT_MS)
         assert decode_control(router.recv_multipart()[1:]).val == "hello"
+
+
+def test_a_public_file_is_no_secret_one(tmp_path: Path) -> None:
+    public, _ = zmq.auth.create_certificates(tmp_path, "scope")
+    with pytest.raises(ValueError, match="no secret key"):
+        CurveKeys.from_files(Path(public))
