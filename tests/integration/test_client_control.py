@@ -29,8 +29,19 @@ class Peer:
             self.port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         else:
             self.port = port
-            self._socket.bind(f"tcp://127.0.0.1:{port}")
+            self._bind_again()
         self.client = b""
+
+    def _bind_again(self) -> None:
+        """Bind to a port whose last socket may still be closing."""
+        for _ in range(1000):
+            try:
+                self._socket.bind(f"tcp://127.0.0.1:{self.port}")
+            except zmq.ZMQError:
+                time.sleep(0.01)
+            else:
+                return
+        raise AssertionError(f"port {self.port} stays taken")
 
     def receive(self, val: str) -> Control:
         """Return the next message about `val`."""
