@@ -1,0 +1,312 @@
+"""The worker: takes what has arrived, feeds the pipeline, records it, and sends what follows from it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from streamer.closing import Closing, Portrait
+from streamer.config import PipelineConfig
+from streamer.events import Count, Event, Log, Publish, SeriesClosed, SeriesOpened
+from streamer.inbox import Inbox
+from streamer.live import Live
+from streamer.logs import Bounded
+from streamer.metrics import Metrics
+from streamer.outbox import Outbox, Outgoing, Reply, Request
+from streamer.pipeline import Pipeline
+from streamer.recorder import Recorder
+from streamer.requests import RequestError
+from streamer.timings import Timings
+from streamer.wire import Control
+from streamer.wire.items import Arrived, Change, Idle, Item, Tick
+
+log = logging.getLogger(__name__)
+TICK_S: Final = 0.05
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_CHANGES: Final = frozenset({"accept", "dismiss"})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How much is processed at once, at most: what has arrived, never more than has."""
+
+    messages: int = 256
+    nbytes: int = 8 << 20
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the worker works with; the service makes them."""
+
+    inbox: Inbox
+    outbox: Outbox
+    recorder: Recorder
+    closing: Closing
+    metrics: Metrics
+    timings: Timings
+
+
+class Engine:
+    """Owns the pipeline; everything here runs in the worker's thread.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+    parts : Parts
+    boot : str
+    batch : Batch
+    denoised_wanted : callable
+        Whether somebody is subscribed to ``denoised``.
+    report : bool
+        Whether a report is drawn of each closed series.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        parts: Parts,
+        *,
+        boot: str,
+        batch: Batch | None = None,
+        denoised_wanted: Callable[[], bool] = lambda: False,
+        report: bool = True,
+    ) -> None:
+        self.pipeline = Pipeline(config)
+        self.config, self.parts, self._boot, self._report = config, parts, boot, report
+        self._batch = batch or Batch()
+        self._bounded = Bounded(log)
+        self._live = Live(parts, denoised_wanted)
+        self._portrait = Portrait()
+        self._events: list[Event] = []
+        self._recovering = self._recovered = False
+        self._abandoned = False
+        self._next_tick_s = 0.0
+
+    def run(self, recover: Callable[[Engine], None]) -> None:
+        """Work until the inbox is closed and empty; `recover` comes first."""
+        try:
+            self._live.publish_status(self.pipeline.status(), self._portrait)
+            recover(self)
+            while not (self._abandoned or self.parts.inbox.drained):
+                self.turn()
+            if not self._abandoned:
+                self._finish()
+        finally:
+            self.parts.outbox.close()
+
+    def abandon(self) -> None:
+        """End as soon as possible: another thread has died. Callable from any thread."""
+        self._abandoned = True
+
+    def turn(self) -> None:
+        """Take what waits, at most a batch; do what a clock makes due."""
+        requests, items = self.parts.inbox.take(self._batch.messages, self._batch.nbytes, self._wait_s())
+        for request in requests:
+            self._answer(request)
+        if items:
+            self._process(items)
+        elif self.pipeline.wants_idle:
+            self._idle()
+        if time.monotonic() >= self._next_tick_s and self.pipeline.series is not None:
+            self._process(())
+        self._live.work(self.pipeline, self._portrait)
+        self._bounded.summarise(time.monotonic())
+        self.parts.closing.check()
+
+    def _wait_s(self) -> float:
+        if self.pipeline.wants_idle:
+            return 0.0
+        return TICK_S
+
+    def _process(self, items: Sequence[Item]) -> None:
+        self._live.fed(len(items))
+        with self.parts.timings.stage("feed"):
+            for item in items:
+                self._feed(item)
+        with self.parts.timings.stage("process"):
+            self._feed(Tick(time.time_ns()))
+        self._next_tick_s = time.monotonic() + TICK_S
+        self._send()
+
+    def _idle(self) -> None:
+        with self.parts.timings.stage("background"):
+            self._feed(Idle(time.time_ns()))
+        self._send()
+
+    # Items in, events out
+
+    def _feed(self, item: Item) -> None:
+        """Feed an item, and the held ones that a header lets in; record each at its place."""
+        todo: deque[Item] = deque([item])
+        while todo:
+            item = todo.popleft()
+            todo.extend(self._take(item, self.pipeline.feed(item)))
+
+    def _take(self, item: Item, events: Sequence[Event], *, recorded: bool = False) -> Sequence[Arrived]:
+        """Record `item` (if it is not yet), keep what followed for sending; return held messages to be fed next."""
+        recorder = self.parts.recorder
+        held: Sequence[Arrived] = ()
+        for event in events:
+            if isinstance(event, SeriesClosed):
+                if not recorded:
+                    recorder.append(item)
+                recorded = True
+                self._close(event)
+            elif isinstance(event, SeriesOpened):
+                recorded = True
+                held = event.held[1:]
+                self._open(event)
+            else:
+                self._keep(event)
+        if not recorded and recorder.recording:
+            recorder.append(item)
+        return held
+
+    def _keep(self, event: Event) -> None:
+        if isinstance(event, Publish):
+            self._portrait.see(event.result)
+        self._events.append(event)
+
+    def _open(self, event: SeriesOpened) -> None:
+        self._begin(event.series)
+        self.parts.recorder.open(event.series, event.record)
+        self.parts.recorder.append(event.held[0])
+
+    def _begin(self, series: str) -> None:
+        self.parts.timings.reset()
+        self._portrait = Portrait()
+        self._live.begin(series)
+
+    def _close(self, event: SeriesClosed) -> None:
+        """End the journal; what takes long is left to another thread, and the end is published at once."""
+        recorder, closing = self.parts.recorder, self.parts.closing
+        self._live.count(event.books, event.series)
+        self.parts.metrics.series_closed(event.books["exit_status"], event.books["lost"])
+        folder, journal = recorder.close(event.books)
+        portrait, timings = self._portrait, self.parts.timings.summary()
+        self._send()
+        log.info("series %r closed: %s", event.series, _books_line(event.books))
+        closing.submit(journal)
+        closing.submit(partial(portrait.write, folder, event.books, timings))
+        if self._report:
+            closing.submit(partial(closing.report, folder))
+        if self._recovered:
+            # Its series had the settings it began with; the next one has today's.
+            self._recovered, self.pipeline.config = False, self.config
+
+    # Sending
+
+    def _send(self) -> None:
+        """Write the journal, then let everybody know: what was published can always be computed again."""
+        with self.parts.timings.stage("record"):
+            self.parts.recorder.flush()
+        events, self._events = self._events, []
+        with self.parts.timings.stage("send"):
+            for event in events:
+                self._send_one(event)
+
+    def _send_one(self, event: Event) -> None:
+        match event:
+            case Publish():
+                for result in self._live.published(event):
+                    self.parts.outbox.put(result)
+            case Log():
+                self._bounded.write(_LEVELS[event.level], event.kind, event.text, time.monotonic())
+            case Count():
+                self._count(event)
+            case SeriesOpened() | SeriesClosed():
+                raise AssertionError(event)
+            case _:
+                self.parts.outbox.put(event)
+
+    def _count(self, event: Count) -> None:
+        match event.name:
+            case "anomalies":
+                self.parts.metrics.anomalies(event.n)
+            case "decisions":
+                self.parts.metrics.decision(event.label, event.n)
+            case "rejected" if self.pipeline.series is None:
+                self.parts.metrics.rejected(event.label, event.n)
+            case _:
+                pass
+
+    # Requests
+
+    def _answer(self, request: Request) -> None:
+        control = request.control
+        params = {k: v for k, v in control.params.items() if k != "arrays"}
+        reply: Control
+        try:
+            if control.val in _CHANGES or (control.val == "settings" and params):
+                if self._recovering:
+                    raise RequestError("the series is being read again after a restart; ask in a moment")
+                self.pipeline.check_change(control.val, params)
+                self._feed(Change(time.time_ns(), control.val, params))
+                self._send()
+            reply = self.pipeline.answer(control, self._boot)
+        except RequestError as error:
+            reply = Control("nack", control.id, control.val, {"error": str(error), "boot": self._boot})
+        answer: Outgoing = Reply(request.client, reply)
+        self.parts.outbox.put(answer)
+
+    # Recovery
+
+    def begin_recovery(self, series: str, pipeline: Pipeline) -> None:
+        """Take a fresh pipeline that is to be fed from a journal."""
+        self.pipeline = pipeline
+        self._recovering = self._recovered = True
+        self._begin(series)
+
+    def remember(self, events: Sequence[Event]) -> None:
+        """Take what was published by an earlier process: known, not sent again."""
+        for event in events:
+            if isinstance(event, Publish):
+                self._portrait.see(event.result)
+                self._live.see(event.result)
+            elif isinstance(event, Log):
+                log.debug("as before: %s", event.text)
+
+    def serve(self, part: float) -> None:
+        """Answer clients while the journal is being read, of which `part` is done."""
+        for request in self.parts.inbox.take_requests():
+            self._answer(request)
+        status = {**self.pipeline.status(), "state": "recovering", "recovered": part}
+        self._live.recovering(status)
+
+    def end_recovery(self) -> None:
+        """Count from here on."""
+        self._recovering = False
+        self._live.count(self.pipeline.status(), self.pipeline.series, before=True)
+
+    def resume(self, item: Item) -> None:
+        """Go on with the series; late subscribers get what there is of it."""
+        self._feed(item)
+        basis = self._live.last_basis()
+        if basis is not None:
+            self._events.append(basis)
+        self._live.touch()
+        self._send()
+
+    def go_on(self, item: Item, events: Sequence[Event]) -> None:
+        """Take what followed from the last item of a journal as if it had just come."""
+        for held in self._take(item, events, recorded=True):
+            self._feed(held)
+        self._send()
+
+    def _finish(self) -> None:
+        """Say how things stand at the end; an open series is left for the next start."""
+        if self.pipeline.series is not None:
+            self._process(())
+        self._live.final(self.pipeline, self._portrait)
+        self.parts.recorder.leave()
+
+
+def _books_line(books: Mapping[str, Any]) -> str:
+    lost = ", ".join(f"{n} {reason}" for reason, n in books["lost"].items()) or "none"
+    text = f"{books['n_sent']} sent, {books['processed']} processed, lost: {lost}"
+    return f"{text}, {books['exit_status']}"

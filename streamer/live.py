@@ -1,0 +1,167 @@
+"""What is published because time passes or somebody listens: maps, status, denoised spectra."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.books import BooksDelta
+from streamer.closing import Portrait
+from streamer.events import Publish
+from streamer.pipeline import Pipeline
+from streamer.wire import Result, f4
+
+if TYPE_CHECKING:
+    from streamer.engine import Parts
+
+MAPS_S: Final = 0.25
+MAPS_SHARE: Final = 0.05
+STATUS_S: Final = 1.0
+_BASES: Final = 4
+"""Versions remembered for `denoised`: a batch may still speak of the one before."""
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A point from which the rate is counted."""
+
+    series: str | None
+    processed: int
+    at_s: float
+
+
+class Live:
+    """The worker's clockwork.
+
+    Parameters
+    ----------
+    parts : Parts
+    denoised_wanted : callable
+    """
+
+    def __init__(self, parts: Parts, denoised_wanted: Callable[[], bool]) -> None:
+        self._parts, self._denoised_wanted = parts, denoised_wanted
+        self._bases: dict[int, Result] = {}
+        self._maps: dict[str, NDArray[Any]] = {}
+        self._changed = False
+        self._next_maps_s = self._next_status_s = 0.0
+        self._mark = _Mark(None, 0, time.monotonic())
+        self._messages = 0
+        self._delta = BooksDelta()
+
+    def begin(self, series: str) -> None:
+        """Begin a series."""
+        self._bases.clear()
+        self._maps.clear()
+        self._messages = 0
+
+    def fed(self, messages: int) -> None:
+        """Note how many messages were fed, to know how many spectra one brings."""
+        self._messages += messages
+
+    def touch(self) -> None:
+        """Let the maps be published again."""
+        self._changed = True
+
+    def last_basis(self) -> Publish | None:
+        """Return the newest basis of the series."""
+        return Publish(self._bases[max(self._bases)]) if self._bases else None
+
+    def published(self, event: Publish) -> list[Publish]:
+        """Return the event, and what follows from it for those who listen."""
+        self.see(event.result)
+        if event.result.topic == "result" and self._denoised_wanted():
+            return [event, *self._denoised(event.result)]
+        return [event]
+
+    def see(self, result: Result) -> None:
+        """Remember what later results refer to."""
+        if result.topic == "basis":
+            self._bases[result.head["model"]] = result
+            while len(self._bases) > _BASES:
+                del self._bases[min(self._bases)]
+        elif result.topic.startswith("map/"):
+            self._maps[result.topic] = next(iter(result.arrays.values()))
+        elif result.topic == "result":
+            self._changed = True
+
+    def work(self, pipeline: Pipeline, portrait: Portrait) -> None:
+        """Publish maps and status where they are due."""
+        now_s = time.monotonic()
+        if self._changed and now_s >= self._next_maps_s:
+            self._publish_maps(pipeline, portrait)
+            # Large maps come less often, so that making them never takes more than its share of the time.
+            self._next_maps_s = now_s + max(MAPS_S, (time.monotonic() - now_s) / MAPS_SHARE)
+        if now_s >= self._next_status_s:
+            self._next_status_s = now_s + STATUS_S
+            self.publish_status(pipeline.status(), portrait)
+
+    def recovering(self, status: Mapping[str, Any]) -> None:
+        """Publish the status of a recovery where it is due."""
+        if time.monotonic() >= self._next_status_s:
+            self._next_status_s = time.monotonic() + STATUS_S
+            self._parts.outbox.put(Publish(Result("status", {**status, **self._flow(status)})))
+
+    def final(self, pipeline: Pipeline, portrait: Portrait) -> None:
+        """Publish maps and status once more."""
+        if self._changed:
+            self._publish_maps(pipeline, portrait)
+        self.publish_status({**pipeline.status(), "state": "stopped"}, portrait)
+
+    def publish_status(self, status: Mapping[str, Any], portrait: Portrait) -> None:
+        """Publish a status with what only the engine knows."""
+        self.count(status, status["series"])
+        self._parts.metrics.model(status["model"], status["rank"])
+        self._parts.metrics.missing(status["lost"])
+        full = {**status, **self._flow(status)}
+        portrait.status = full
+        self._parts.outbox.put(Publish(Result("status", full)))
+
+    def count(self, books: Mapping[str, Any], series: str | None, *, before: bool = False) -> None:
+        """Bring the metrics up to the books; `before` takes them as counted by an earlier process."""
+        change = self._delta.take(series, books)
+        if not before:
+            self._parts.metrics.books(change)
+
+    def _publish_maps(self, pipeline: Pipeline, portrait: Portrait) -> None:
+        self._changed = False
+        with self._parts.timings.stage("maps"):
+            for result in pipeline.maps():
+                array = next(iter(result.arrays.values()))
+                before = self._maps.get(result.topic)
+                if before is None or not _same(before, array):
+                    self._maps[result.topic] = array
+                    portrait.see(result)
+                    self._parts.outbox.put(Publish(result))
+
+    def _denoised(self, result: Result) -> list[Publish]:
+        basis = self._bases.get(result.head["model"])
+        if basis is None:
+            return []
+        denoised = basis.arrays["mean"] + result.arrays["scores"] @ basis.arrays["eigenspectra"]
+        head = {k: result.head[k] for k in ("series", "model")} | {"kind": "pca"}
+        return [Publish(Result("denoised", head, {"index": result.arrays["index"], "denoised": f4(denoised)}))]
+
+    def _flow(self, status: Mapping[str, Any]) -> dict[str, Any]:
+        """Return in_flight (spectra that came and are not processed), rate_hz, lag_ms and level."""
+        now_s, depth = time.monotonic(), self._parts.inbox.depth()
+        mark, series, processed = self._mark, status["series"], int(status["processed"])
+        self._mark = _Mark(series, processed, now_s)
+        done = processed - (mark.processed if series == mark.series else 0)
+        per_message = int(status["received"]) / self._messages if self._messages else 1.0
+        return {
+            "in_flight": max(0, int(status["received"]) - processed) + round(depth.messages * per_message),
+            "rate_hz": max(0, done) / max(now_s - mark.at_s, 1e-3),
+            "lag_ms": max(0.0, (time.time_ns() - depth.oldest_ns) / 1e6) if depth.oldest_ns else 0.0,
+            "level": 0,
+        }
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two maps are equal bit for bit (NaN included)."""
+    return a.shape == b.shape and np.array_equal(a.view(np.uint32), b.view(np.uint32))

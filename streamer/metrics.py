@@ -1,0 +1,165 @@
+"""What Prometheus scrapes; the only user of prometheus_client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from streamer.exits import UNAVAILABLE, Exit
+
+_LATENCY_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_STAGE_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+
+disable_created_metrics()
+
+
+class Metrics:
+    """All metrics of one daemon, in a registry of its own.
+
+    Parameters
+    ----------
+    version : str
+        Of the program, for ``scanwise_build_info``.
+    """
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"scanwise_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"scanwise_{name}", text, registry=registry)
+
+        Info("scanwise_build", "Version of the daemon", registry=registry).info({"version": version})
+        self._received = counter("spectra_received", "Spectra received and credited to a series")
+        self._processed = counter("spectra_processed", "Spectra in the model and the maps")
+        self._lost = counter("spectra_lost", "Spectra lost for good when their series closed, by reason", "reason")
+        self._missing = gauge("spectra_missing", "Spectra of the open series that have not come (yet)")
+        self._rejected = counter("rejected_messages", "Messages that could not be credited", "reason")
+        self._duplicates = counter("duplicates", "Repeats of what had been received")
+        self._messages = counter("messages_received", "Messages taken from the socket")
+        self._bytes = counter("bytes_received", "Bytes of array and header parts taken from the socket")
+        self._anomalies = counter("anomalies", "Anomalies reported")
+        self._decisions = counter("decisions", "Decisions by action and outcome", "action", "outcome")
+        self._series = counter("series_closed", "Series closed, by exit status", "exit_status")
+        self._latency = Histogram(
+            "scanwise_latency_seconds", "Receipt to published result", buckets=_LATENCY_S, registry=registry
+        )
+        self._stages = Histogram(
+            "scanwise_stage_seconds",
+            "Duration of each stage of a batch",
+            ("stage",),
+            buckets=_STAGE_S,
+            registry=registry,
+        )
+        self._inbox_messages = gauge("inbox_messages", "Messages that wait for the worker")
+        self._inbox_bytes = gauge("inbox_bytes", "Bytes that wait for the worker")
+        self._age = gauge("data_age_seconds", "Time since the last message of the instrument (NaN: none yet)")
+        self._rank = gauge("rank", "Components of the model")
+        self._model = gauge("model_version", "Version of the model")
+        self._last_ns = 0
+        self._age.set_function(self._data_age_s)
+
+    def arrived(self, messages: int, nbytes: int, t_ns: int) -> None:
+        """Count what was taken from the data socket."""
+        self._messages.inc(messages)
+        self._bytes.inc(nbytes)
+        self._last_ns = t_ns
+
+    def books(self, change: Mapping[str, int]) -> None:
+        """Add what changed in the books of a series since the last call."""
+        self._received.inc(change["received"])
+        self._processed.inc(change["processed"])
+        self._duplicates.inc(change["duplicates"])
+        for key, n in change.items():
+            if key.startswith("rejected/"):
+                self._rejected.labels(key.removeprefix("rejected/")).inc(n)
+
+    def missing(self, lost: Mapping[str, int]) -> None:
+        """Set what is missing of the open series; replays may still bring it."""
+        self._missing.set(sum(lost.values()))
+
+    def rejected(self, reason: str, n: int = 1) -> None:
+        """Count messages rejected outside any series."""
+        self._rejected.labels(reason).inc(n)
+
+    def anomalies(self, n: int) -> None:
+        """Count anomalies."""
+        self._anomalies.inc(n)
+
+    def decision(self, label: str, n: int) -> None:
+        """Count decisions; `label` is action/outcome."""
+        action, _, outcome = label.partition("/")
+        self._decisions.labels(action, outcome).inc(n)
+
+    def series_closed(self, exit_status: str, lost: Mapping[str, int]) -> None:
+        """Count a closed series, and what is now lost for good."""
+        self._series.labels(exit_status).inc()
+        for reason, n in lost.items():
+            self._lost.labels(reason).inc(n)
+        self._missing.set(0)
+
+    def model(self, version: int, rank: int) -> None:
+        """Set the model in use."""
+        self._model.set(version)
+        self._rank.set(rank)
+
+    def latency(self, seconds: float) -> None:
+        """Observe the time from receipt to the published result."""
+        self._latency.observe(seconds)
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Observe how long a stage took."""
+        self._stages.labels(name).observe(seconds)
+
+    def watch_inbox(self, messages: Callable[[], float], nbytes: Callable[[], float]) -> None:
+        """Read the inbox when scraped."""
+        self._inbox_messages.set_function(messages)
+        self._inbox_bytes.set_function(nbytes)
+
+    def _data_age_s(self) -> float:
+        return (time.time_ns() - self._last_ns) / 1e9 if self._last_ns else float("nan")
+
+
+class MetricsServer:
+    """Serves /metrics until closed.
+
+    Parameters
+    ----------
+    listen : str
+        HOST:PORT; port 0 lets the system choose.
+
+    Raises
+    ------
+    Exit
+        69, where the port is taken.
+    """
+
+    def __init__(self, metrics: Metrics, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        try:
+            server, thread = start_http_server(int(port), host.strip("[]"), metrics.registry)
+        except OSError as error:
+            text = f"metrics.listen: {listen} cannot be used ({error.strerror}); choose another with metrics.listen"
+            raise Exit(UNAVAILABLE, text) from error
+        self._server: WSGIServer = server
+        self._thread = thread
+        self.endpoint = f"{host}:{server.server_port}"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

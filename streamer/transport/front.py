@@ -1,0 +1,173 @@
+"""The thread that publishes, answers and asks: the only user of the outgoing sockets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+import zmq
+
+from streamer.desk import Desk
+from streamer.events import AskReplay, Notify, Publish
+from streamer.hub import Hub
+from streamer.inbox import Inbox
+from streamer.metrics import Metrics
+from streamer.outbox import Outbox, Outgoing, Reply
+from streamer.timings import Timings
+from streamer.transport.control import ControlSocket
+from streamer.transport.curve import Curve
+from streamer.transport.replay import ReplaySocket
+from streamer.transport.sockets import FLUSH_MS, Context, bind, new_socket
+from streamer.wire import WireError
+
+log = logging.getLogger(__name__)
+_POLL_MS = 100
+_REPLAY_POLL_MS = 10
+_AT_ONCE = 64
+
+
+class Front:
+    """Everything that leaves the daemon.
+
+    Parameters
+    ----------
+    context : Context
+    results_url, control_url : str
+    hub : Hub
+    inbox : Inbox
+        Requests, answers to decisions and replayed messages go there.
+    outbox : Outbox
+        What the worker wants sent.
+    metrics : Metrics
+    timings : Timings
+    curve : Curve, optional
+    max_queue : int
+        Messages queued for a slow subscriber before it loses some.
+    max_message_bytes : int
+        Largest part of a replayed message.
+
+    Raises
+    ------
+    Exit
+        Where an endpoint cannot be used.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        results_url: str,
+        control_url: str,
+        *,
+        hub: Hub,
+        inbox: Inbox,
+        outbox: Outbox,
+        metrics: Metrics,
+        timings: Timings,
+        curve: Curve | None = None,
+        max_queue: int = 1000,
+        max_message_bytes: int = 256 << 20,
+    ) -> None:
+        self._hub, self._outbox, self._metrics, self._timings = hub, outbox, metrics, timings
+        self._desk = Desk(hub.boot, inbox)
+        self._results = new_socket(context, zmq.XPUB)
+        self._results.xpub_verboser = True
+        self._results.sndhwm = max_queue
+        self._results.maxmsgsize = 4096  # a subscription
+        self.results_endpoint = bind(self._results, results_url, "results.url", curve)
+        self._control = ControlSocket(context, control_url, curve)
+        self.control_endpoint = self._control.endpoint
+        self._replay = ReplaySocket(context, inbox, curve, max_message_bytes)
+        self._watched: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        for readable in (outbox.fileno(), self._results, self._control.socket):
+            self._poller.register(readable, zmq.POLLIN)
+
+    def run(self) -> None:
+        """Work until the outbox is closed and empty, then let what is queued leave."""
+        try:
+            while not self._outbox.finished:
+                self._turn()
+        finally:
+            self._replay.close()
+            self._control.close()
+            self._results.close(linger=FLUSH_MS)
+
+    def _turn(self) -> None:
+        asking = self._replay.socket
+        self._watch(asking)
+        ready = dict(self._poller.poll(_POLL_MS if asking is None else _REPLAY_POLL_MS))
+        if self._outbox.fileno() in ready:
+            for item in self._outbox.take():
+                self._send(item)
+        if self._results in ready:
+            self._subscriptions()
+        if self._control.socket in ready:
+            self._requests()
+        if asking is not None and asking in ready:
+            self._replay.receive()
+        self._replay.work(time.monotonic())
+
+    def _watch(self, asking: zmq.Socket[bytes] | None) -> None:
+        """Poll the replay socket of the moment; each endpoint has its own."""
+        if asking is self._watched:
+            return
+        if self._watched is not None:
+            self._poller.unregister(self._watched)
+        if asking is not None:
+            self._poller.register(asking, zmq.POLLIN)
+        self._watched = asking
+
+    def _send(self, item: Outgoing) -> None:
+        match item:
+            case Publish():
+                self._publish(item)
+            case Reply():
+                self._control.send(item.client, item.control)
+            case Notify():
+                self._notify(item)
+            case AskReplay():
+                self._replay.ask(item)
+
+    def _publish(self, item: Publish) -> None:
+        now, result = time.time_ns(), item.result
+        if item.received_ns is not None:
+            latency_s = (now - item.received_ns) / 1e9
+            result = replace(result, head={**result.head, "latency_ms": latency_s * 1e3})
+            self._timings.latency(latency_s)
+        if result.topic == "status":
+            self._desk.status = result.head
+        self._results.send_multipart(self._hub.publish(result, now), zmq.NOBLOCK, copy=False)
+
+    def _notify(self, item: Notify) -> None:
+        for client in list(self._desk.controllers):
+            if not self._control.send(client, item.control):
+                log.warning("controller %r cannot be reached any more", self._desk.controllers[client])
+                self._desk.gone(client)
+
+    def _subscriptions(self) -> None:
+        """Take what subscribers say; what new ones would have had goes out once for all of them."""
+        new: list[bytes] = []
+        try:
+            for _ in range(_AT_ONCE):
+                prefix = self._hub.subscription(self._results.recv(zmq.NOBLOCK))
+                if prefix is not None:
+                    new.append(prefix)
+        except zmq.Again:
+            pass
+        for parts in self._hub.last(new):
+            self._results.send_multipart(parts, zmq.NOBLOCK, copy=False)
+
+    def _requests(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                received = self._control.receive()
+            except WireError as error:
+                self._metrics.rejected("control")
+                log.warning("a control message was dropped: %s", error.text)
+                continue
+            if received is None:
+                return
+            answer = self._desk.take(*received)
+            if answer is not None:
+                self._control.send(received[0], answer)

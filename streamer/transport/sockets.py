@@ -1,0 +1,80 @@
+"""Opening sockets: options in one place, and errors that say which endpoint and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import zmq
+
+from streamer.exits import UNAVAILABLE, Exit
+from streamer.transport.curve import Curve
+
+Context = zmq.Context[zmq.Socket[bytes]]
+RECONNECT_MS = 100
+FLUSH_MS = 1000
+HEARTBEAT_MS = 5000
+
+
+@contextmanager
+def open_context() -> Iterator[Context]:
+    """Give a context whose sockets are all closed at the end."""
+    context: Context = zmq.Context()
+    try:
+        yield context
+    finally:
+        context.destroy(linger=0)
+
+
+def new_socket(context: Context, kind: int) -> zmq.Socket[bytes]:
+    """Make a socket with what all of ours share."""
+    socket: zmq.Socket[bytes] = context.socket(kind)
+    socket.linger = 0
+    socket.reconnect_ivl = RECONNECT_MS
+    socket.reconnect_ivl_max = 0
+    # A peer that vanished without a word (cable, power) is noticed, so that the connection is tried again.
+    socket.heartbeat_ivl = HEARTBEAT_MS
+    socket.heartbeat_timeout = 3 * HEARTBEAT_MS
+    return socket
+
+
+def bind(socket: zmq.Socket[bytes], url: str, key: str, curve: Curve | None) -> str:
+    """Bind and return the endpoint as it is (with the port that was chosen for port 0).
+
+    Raises
+    ------
+    Exit
+        69, naming the setting `key`.
+    """
+    if curve is not None:
+        curve.serve(socket)
+    socket.ipv6 = "[" in url  # only where asked for: it would show IPv4 peers under mapped names
+    try:
+        socket.bind(url)
+    except zmq.ZMQError as error:
+        raise Exit(UNAVAILABLE, _why(error, url, key)) from error
+    return socket.get_string(zmq.LAST_ENDPOINT)
+
+
+def connect(socket: zmq.Socket[bytes], url: str, key: str, curve: Curve | None) -> str:
+    """Connect (in the background, again and again) and return the endpoint.
+
+    Raises
+    ------
+    Exit
+        69, where the endpoint can never be connected to.
+    """
+    if curve is not None:
+        curve.join(socket)
+    socket.ipv6 = "[" in url
+    try:
+        socket.connect(url)
+    except zmq.ZMQError as error:
+        raise Exit(UNAVAILABLE, _why(error, url, key)) from error
+    return url
+
+
+def _why(error: zmq.ZMQError, url: str, key: str) -> str:
+    if error.errno == zmq.EADDRINUSE:
+        return f"{key}: {url} is taken by another program; stop it or choose another port with {key}"
+    return f"{key}: {url} cannot be used ({error.strerror}); change {key}"
