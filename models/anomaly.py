@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64
+from models.kernels import bin_events, read_rows, scan_bins, scan_sparse
 from models.noise import NoiseModel
 
 _WIDTH_FWHM = 1.2
 _STEPS = 4
 _FLOOR = 0.1
+_FEW_VALUES = 48
 
 
 @dataclass(frozen=True)
@@ -57,26 +59,18 @@ class ScanWindows:
         first = window * self.step
         return np.stack([first, np.minimum(first + self.n_bins * self.step, self.n_channels)], axis=1)
 
-    def sums(self, spectra: Counts) -> Float32:
-        """Window sums (n, n_windows) of spectra (n, D)."""
-        bins = self._binned(spectra)
+    def bins(self, spectra: Counts) -> Float32:
+        """Bin sums (n, total_bins) of spectra (n, D)."""
+        if isinstance(spectra, sparse.csr_array):
+            parts = (spectra.data, spectra.indices, spectra.indptr)
+            return bin_events(*parts, self.step, self.total_bins)
+        return read_rows(spectra, self.step, self.total_bins)[3]
+
+    def sums(self, bins: Float32) -> Float32:
+        """Window sums (n, n_windows) of bin sums (n, total_bins)."""
         out = bins[:, : self.n_windows].copy()
         for k in range(1, self.n_bins):
             out += bins[:, k : k + self.n_windows]
-        return out
-
-    def _binned(self, spectra: Counts) -> Float32:
-        n, total = spectra.shape[0], self.total_bins
-        if isinstance(spectra, sparse.csr_array):
-            row = np.repeat(np.arange(n) * total, np.diff(spectra.indptr))
-            flat = np.bincount(row + spectra.indices // self.step, spectra.data, minlength=n * total)
-            return flat.reshape(n, total).astype(np.float32)
-        if self.step == 1:
-            return np.asarray(spectra, dtype=np.float32)
-        out = np.zeros((n, total), dtype=np.float32)
-        for k in range(self.step):
-            column = spectra[:, k :: self.step]
-            out[:, : column.shape[1]] += column
         return out
 
 
@@ -86,7 +80,7 @@ class ScanTest:
 
     Attributes
     ----------
-    model : ndarray of float32, (K, n_windows)
+    model : ndarray of float32, (n_windows, K)
         Window sums of the eigenspectra.
     mean : ndarray of float32, (n_windows,)
         Window sums of the mean spectrum of unit exposure.
@@ -102,44 +96,57 @@ class ScanTest:
         cls, windows: ScanWindows, noise: NoiseModel, eigenspectra: Float32, total: Float64, exposure: float
     ) -> ScanTest:
         """Test from eigenspectra (K, D) and the summed spectrum (D,) of everything, which had this exposure in all."""
-        summed = windows.sums(total[None, :])[0] + (1.0 if noise.is_poisson else 0.0)
-        return cls(windows, noise, windows.sums(eigenspectra), (summed / max(exposure, 1.0)).astype(np.float32))
+        # One count more than was seen: a window that was empty so far expects a little.
+        summed = windows.sums(windows.bins(total[None, :]))[0] + (1.0 if noise.is_poisson else 0.0)
+        model = np.ascontiguousarray(windows.sums(windows.bins(eigenspectra)).T)
+        return cls(windows, noise, model, (summed / max(exposure, 1.0)).astype(np.float32))
 
     def __call__(
-        self, spectra: Counts, scores: Float32, exposure: Float64, visits: NDArray[Any]
+        self,
+        spectra: Counts,
+        scores: Float32,
+        exposure: Float64,
+        visits: NDArray[Any],
+        bins: Float32 | None = None,
     ) -> tuple[Float32, NDArray[np.int64]]:
         """Anomaly score (n,) and the window (n,) where it is largest.
 
         Parameters
         ----------
         spectra : (n, D)
-            Counts.
+            Counts in float32.
         scores : ndarray of float32, (n, K)
             Scores whose product with the eigenspectra is the expected spectrum.
         exposure, visits : ndarray, (n,)
             Variance summed over channels (counts, for Poisson), and visits that the counts were collected in.
+        bins : ndarray of float32, (n, total_bins), optional
+            Bin sums of dense spectra, where they are known already.
         """
-        found = self.windows.sums(spectra)
-        expected = scores @ self.model
-        floor = np.multiply.outer((_FLOOR * exposure).astype(np.float32), self.mean)
-        if self.noise.is_poisson:
-            ratio = _poisson_ratio(found, np.maximum(expected, floor))
-        else:
-            ratio = self._gaussian_ratio(found, expected, visits)
-        window = np.argmax(ratio, axis=1)
-        return ratio[np.arange(len(window)), window], window
+        windows, floor = self.windows, (_FLOOR * exposure).astype(np.float32)
+        if self.noise.is_poisson and isinstance(spectra, sparse.csr_array) and _are_few(spectra):
+            shape = (windows.step, windows.n_bins, windows.total_bins)
+            parts = (spectra.data, spectra.indices, spectra.indptr)
+            score, window = scan_sparse(*parts, shape, scores, self.model, floor, self.mean)
+            return score, window
+        expected = scores @ self.model.T
+        found = windows.bins(spectra) if bins is None else bins
+        if not self.noise.is_poisson:
+            return self._gaussian(windows.sums(found), expected, visits)
+        score, window = scan_bins(found, windows.n_bins, expected, floor, self.mean)
+        return score, window
 
-    def _gaussian_ratio(self, found: Float32, expected: Float32, visits: NDArray[Any]) -> Float32:
+    def _gaussian(self, found: Float32, expected: Float32, visits: NDArray[Any]) -> tuple[Float32, NDArray[np.int64]]:
+        """Half the squared excess in standard deviations of the window."""
         width = self.windows.width
         base = width * (self.noise.read_sigma**2 - self.noise.gain * self.noise.offset)
         variance = self.noise.gain * expected + np.asarray(visits, dtype=np.float32)[:, None] * np.float32(base)
         least = np.float32(max(width * self.noise.read_sigma**2, self.noise.gain, 1e-12))
         excess = np.maximum(found - expected, 0.0)
-        return np.asarray(excess * excess / (2.0 * np.maximum(variance, least)), dtype=np.float32)
+        ratio = excess * excess / (2.0 * np.maximum(variance, least))
+        window = np.argmax(ratio, axis=1)
+        return np.asarray(ratio[np.arange(len(window)), window], dtype=np.float32), window
 
 
-def _poisson_ratio(found: Float32, expected: Float32) -> Float32:
-    """n ln(n/b) - (n - b) where n > b, else 0."""
-    safe = np.maximum(expected, np.float32(1e-9))
-    above = np.maximum(found, safe)
-    return np.asarray(above * np.log(above / safe) - (above - safe), dtype=np.float32)
+def _are_few(spectra: sparse.csr_array) -> bool:
+    """Whether it pays to look only at windows that hold counts."""
+    return bool(spectra.nnz < _FEW_VALUES * spectra.shape[0])

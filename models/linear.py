@@ -7,21 +7,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from models.anomaly import ScanWindows
 from models.axis import Axis
 from models.base import Basis, Counts, Float32, Float64, Index
-from models.learner import Block, Learner, LearntState
+from models.learner import Learner, LearntState
 from models.noise import NoiseModel
 from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
-from models.preprocess import as_float32
 from models.published import Published, empty_basis, publish, subspace_angle_deg
 from models.rank import smallest_visible_phase_px
 from models.scoremap import ScoreMap
+from models.visits import Visits, read_visits
 
 FLAG_ANOMALOUS = 1
-_SPARSE_BELOW = 0.1
 _CHUNK_VALUES = 400_000
 _SAMPLE = 16384
 _MAX_NOVELTIES = 16
@@ -54,7 +52,7 @@ class LinearConfig:
     """
 
     max_rank: int = 24
-    batch: int = 256
+    batch: int = 1024
     min_batch: int = 32
     anomaly_threshold: float = 10.6
     novelty_threshold: float = 14.0
@@ -168,16 +166,14 @@ class LinearEngine:
         index = np.asarray(index, dtype=np.uint32)
         if replace:
             index, counts = _last_of_each(index, counts)
-        stored = _compact(counts)
-        block = as_float32(stored)
-        total = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        visits = read_visits(counts, self._windows)
         published = self._map.published
-        raw, anomaly, window = self._tested(published, block, total)
-        self._map.account(index, total, stored, replace)
+        raw, anomaly, window = self._tested(published, visits)
+        self._map.account(index, visits.total, visits.stored, replace)
         if published is not None:
             self._map.accumulate(index, raw)
         flagged = anomaly > self.config.anomaly_threshold
-        self._learn(index, block, total, flagged, window)
+        self._learn(index, visits, flagged, window)
         if self._map.published is None:
             self.promote()
         self.anomaly[index] = anomaly
@@ -189,32 +185,28 @@ class LinearEngine:
     def _version(self) -> int:
         return 0 if self._map.published is None else self._map.published.basis.version
 
-    def _tested(
-        self, published: Published | None, block: Block, total: Float64
-    ) -> tuple[Float32, Float32, NDArray[np.int64]]:
+    def _tested(self, published: Published | None, visits: Visits) -> tuple[Float32, Float32, NDArray[np.int64]]:
         """Raw scores, anomaly scores and windows of single visits; zeros before there is a basis."""
-        n = total.size
+        n = visits.total.size
         if published is None:
             return np.zeros((n, 0), np.float32), np.zeros(n, np.float32), np.zeros(n, np.int64)
-        raw = published.project(block)
-        exposure = self.noise.row_variance(total, 1.0, self.n_channels)
+        raw = published.project(visits.block)
+        exposure = self.noise.row_variance(visits.total, 1.0, self.n_channels)
         scores = published.shrinkage.apply(raw, exposure, fitted=False)
-        return raw, *published.test(block, scores, exposure, np.ones(n))
+        return raw, *published.test(visits.block, scores, exposure, np.ones(n), visits.bins)
 
-    def _learn(
-        self, index: Index, block: Block, total: Float64, flagged: NDArray[np.bool_], window: NDArray[np.int64]
-    ) -> None:
+    def _learn(self, index: Index, visits: Visits, flagged: NDArray[np.bool_], window: NDArray[np.int64]) -> None:
         """Teach what is not flagged, and flagged spectra that are like a crowd of others."""
         if not flagged.any():
-            self._learner.add(block, total)
+            self._learner.add(visits)
             return
         teaches = ~flagged
         teaches[flagged] = self._held.hold(index[flagged], window[flagged])
-        self._learner.add(block[teaches], total[teaches])
+        self._learner.add(visits.subset(teaches))
         released = self._held.release_crowds()
         released = released[self._map.store.complete(released)]
         if released.size:
-            self._learner.add(as_float32(self._map.store.rows(released)), self.totals[released])
+            self._learner.add(read_visits(self._map.store.rows(released), self._windows))
         self._novelty_due = True
 
     def promote(self) -> Basis | None:
@@ -344,7 +336,7 @@ class LinearEngine:
             "noise": {"model": noise.kind, "gain": noise.gain, "offset": noise.offset, "read_sigma": noise.read_sigma},
             "noise_estimated": self._learner.noise_estimated,
             "counts_per_spectrum": float(self.totals.sum() / n),
-            "engine": "ritz",
+            "engine": self._learner.engine,
             "store_bytes": self._map.store.bytes_used,
             "exact_positions": int(np.count_nonzero(self.exact)),
             "held_positions": int(np.count_nonzero(self.held)),
@@ -359,17 +351,3 @@ def _last_of_each(index: Index, counts: Counts) -> tuple[Index, Counts]:
         return index, counts
     keep = np.sort(index.size - 1 - last)
     return index[keep], counts[keep]
-
-
-def _compact(counts: Counts) -> Counts:
-    """CSR where dense counts are mostly zeros (judged by a few rows), else as they are."""
-    if isinstance(counts, sparse.csr_array) or counts.shape[0] == 0:
-        return counts
-    probe = counts[:: max(1, counts.shape[0] // 4)]
-    if np.count_nonzero(probe) >= _SPARSE_BELOW * probe.size:
-        return counts
-    flat = np.flatnonzero(counts)
-    channel = flat % counts.shape[1]
-    indptr = np.searchsorted(flat, np.arange(counts.shape[0] + 1) * counts.shape[1]).astype(np.int32)
-    data = counts.reshape(-1)[flat]
-    return sparse.csr_array((data, channel.astype(np.int32), indptr), shape=counts.shape)

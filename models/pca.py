@@ -5,6 +5,7 @@ Both keep a history V diag(l) V' of everything seen, V (m, k) with orthonormal c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -65,29 +66,44 @@ class DenseRows:
 
 @dataclass(frozen=True)
 class ScaledRows:
-    """Counts (n, D) in float32, dense or CSR, scaled on the fly: y = weight * merge(counts)."""
+    """Blocks of counts (n, D) in float32, dense or CSR, scaled on the fly: y = weight * merge(counts)."""
 
-    counts: Float32 | sparse.csr_array
+    blocks: tuple[Float32 | sparse.csr_array, ...]
     weight: Float64
     scaling: Scaling
 
     @property
     def n_rows(self) -> int:
-        """Spectra in the block."""
-        return int(self.counts.shape[0])
+        """Spectra in all blocks."""
+        return int(self.weight.size)
+
+    def _parts(self) -> Iterator[tuple[slice, Float32 | sparse.csr_array]]:
+        first = 0
+        for block in self.blocks:
+            yield slice(first, first + block.shape[0]), block
+            first += block.shape[0]
 
     def times(self, vectors: Float64) -> Float64:
         """y @ vectors, without forming y."""
-        return np.asarray(self.counts @ self.scaling.projector(vectors), dtype=np.float64) * self.weight[:, None]
+        projector = self.scaling.projector(vectors)
+        scores = np.empty((self.n_rows, projector.shape[1]))
+        for part, block in self._parts():
+            scores[part] = block @ projector
+        scores *= self.weight[:, None]
+        return scores
 
     def back(self, scores: Float64) -> Float64:
         """y' @ scores, without forming y."""
-        weighted = np.asarray(scores * self.weight[:, None], dtype=np.float32)
-        return self.scaling.merge(self.counts.T @ weighted)
+        weighted = (scores * self.weight[:, None]).astype(np.float32)
+        image = np.zeros((self.scaling.n_channels, scores.shape[1]), dtype=np.float32)
+        for part, block in self._parts():
+            image += block.T @ weighted[part]
+        return self.scaling.merge(image)
 
     def dense(self) -> Float64:
         """y itself."""
-        return self.scaling.merge(as_dense(self.counts).T).T * self.weight[:, None]
+        counts = np.concatenate([as_dense(block) for block in self.blocks])
+        return self.scaling.merge(counts.T).T * self.weight[:, None]
 
 
 def gram_step(vectors: Float64, values: Float64, rows: Float64, keep: int) -> tuple[Float64, Float64]:
@@ -114,14 +130,23 @@ def gram_step(vectors: Float64, values: Float64, rows: Float64, keep: int) -> tu
     return _tidy(basis / np.sqrt(found)), found
 
 
-def ritz_step(vectors: Float64, values: Float64, rows: Rows) -> tuple[Float64, Float64]:
-    """Best k components of V diag(l) V' + y'y within the span of V and y'y V (a block Krylov space of depth one).
+def ritz_step(
+    vectors: Float64, values: Float64, rows: Rows, lead: int | None = None, keep: int | None = None
+) -> tuple[Float64, Float64]:
+    """Best components of V diag(l) V' + y'y within the span of V and y'y V (a block Krylov space of depth one).
 
     Three products with the block, as one plain subspace step takes; keeping V in the span loses none of the history,
     and at low counts comes close to the exact update (`gram_step`), which the plain step does not.
+
+    Parameters
+    ----------
+    lead : int, optional
+        Leading vectors of V whose image y'y V is added to the span; all of them if not given.
+    keep : int, optional
+        Components kept; as many as before if not given.
     """
     scores = rows.times(vectors)
-    image = rows.back(scores)
+    image = rows.back(scores[:, :lead])
     outside = image - vectors @ (vectors.T @ image)
     fresh = orthonormal(outside, floor=_CUT * float(np.linalg.norm(image)))
     fresh = orthonormal(fresh - vectors @ (vectors.T @ fresh))
@@ -129,7 +154,7 @@ def ritz_step(vectors: Float64, values: Float64, rows: Rows) -> tuple[Float64, F
     gram = both.T @ both
     k = values.size
     gram[np.arange(k), np.arange(k)] += values
-    found, small = _top(gram, k)
+    found, small = _top(gram, keep or k)
     return vectors @ small[:k] + fresh @ small[k:], found
 
 
@@ -183,11 +208,11 @@ class Tracker:
     values: Float64 = field(default_factory=lambda: np.zeros(0))
     n_rows: float = 0.0
 
-    def update(self, rows: Rows) -> None:
+    def update(self, rows: Rows, lead: int | None = None) -> None:
         """Learn a block: by the Gram matrix while the history is not full, else by a Rayleigh-Ritz step."""
         full = self.values.size >= min(self.keep, self.vectors.shape[0])
         if full and rows.n_rows >= self.keep:
-            self.vectors, self.values = ritz_step(self.vectors, self.values, rows)
+            self.vectors, self.values = ritz_step(self.vectors, self.values, rows, lead)
         else:
             dense = rows.dense()
             for first in range(0, rows.n_rows, _GRAM_ROWS):
@@ -197,8 +222,7 @@ class Tracker:
 
     def rescale(self, old: Scaling, new: Scaling) -> None:
         """Express the history in another scaling of the channels."""
-        spectra = (self.vectors * old.scale[:, None])[old.group] * old.share[:, None]
-        moved = new.merge(spectra) * np.sqrt(self.values)
+        moved = old.moved(self.vectors, new) * np.sqrt(self.values)
         found, small = _top(moved.T @ moved, self.keep)
         self.vectors = orthonormal(moved @ small) if found.size else np.zeros((new.n_groups, 0))
         self.values = found[: self.vectors.shape[1]]

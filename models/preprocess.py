@@ -15,6 +15,7 @@ from models.noise import NoiseModel
 
 _MIN_GROUP_COUNTS = 30.0
 _PRIOR_COUNTS = 10.0
+_EXACT_FLOAT32 = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,23 @@ class Scaling:
 
     def projector(self, vectors: NDArray[Any]) -> Float32:
         """Matrix (D, K) that takes counts to raw scores, from scaled vectors (m, K)."""
-        return np.asarray((vectors * self.inverse[:, None])[self.group], dtype=np.float32)
+        weights = (vectors * self.inverse[:, None]).astype(np.float32)
+        return np.asarray(weights[self.group] if self.n_groups < self.n_channels else weights)
 
     def eigenspectra(self, vectors: NDArray[Any]) -> Float32:
         """Spectra (K, D) in counts, from scaled vectors (m, K)."""
         spread = (vectors * self.scale[:, None])[self.group] * self.share[:, None]
         return np.ascontiguousarray(spread.T, dtype=np.float32)
 
+    def moved(self, vectors: NDArray[Any], new: Scaling) -> Float64:
+        """Scaled vectors (m, K) of this scaling as columns of another, (m', K)."""
+        return new.merge((vectors * self.scale[:, None])[self.group] * self.share[:, None])
+
     def merge(self, spectra: NDArray[Any]) -> Float64:
         """Scaled columns (m, K) from columns (D, K) in counts."""
-        merged = np.add.reduceat(np.asarray(spectra, dtype=np.float64), self.starts, axis=0)
+        merged = np.asarray(spectra, dtype=np.float64)
+        if self.n_groups < self.n_channels:
+            merged = np.add.reduceat(merged, self.starts, axis=0)
         return np.asarray(merged * self.inverse[:, None], dtype=np.float64)
 
 
@@ -141,3 +149,28 @@ def as_float32(spectra: Counts) -> Float32 | sparse.csr_array:
     if isinstance(spectra, sparse.csr_array):
         return spectra.astype(np.float32, copy=False)
     return np.ascontiguousarray(spectra, dtype=np.float32)
+
+
+def csr_rows(
+    values: NDArray[Any], channels: NDArray[np.int32], indptr: NDArray[np.int32], n_channels: int
+) -> sparse.csr_array:
+    """CSR spectra (n, D) of these parts."""
+    return sparse.csr_array((values, channels, indptr), shape=(indptr.size - 1, n_channels))
+
+
+def row_sums(spectra: Counts) -> Float64:
+    """Total counts (n,) of float32 spectra (n, D); exact for counts below 2^24 a spectrum."""
+    if isinstance(spectra, sparse.csr_array):
+        return np.asarray(spectra @ np.ones(spectra.shape[1]), dtype=np.float64)
+    total = np.asarray(spectra @ np.ones(spectra.shape[1], dtype=np.float32), dtype=np.float64)
+    if total.size and float(np.abs(total).max()) >= _EXACT_FLOAT32:
+        total = spectra.sum(axis=1, dtype=np.float64)
+    return total
+
+
+def column_sums(spectra: Counts) -> Float64:
+    """Summed counts (D,) of float32 spectra (n, D); exact for counts below 2^24 a channel."""
+    if isinstance(spectra, sparse.csr_array):
+        summed = np.bincount(spectra.indices, spectra.data, minlength=spectra.shape[1])
+        return np.asarray(summed, dtype=np.float64)
+    return np.asarray(np.ones(spectra.shape[0], dtype=np.float32) @ spectra, dtype=np.float64)

@@ -1,0 +1,247 @@
+"""Compiled inner loops: the few places where numpy would make many passes over what one pass can do.
+
+Compiled at first use for each type of counts, and kept in numba's cache beside this file or in the user's directory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+@njit(cache=True, nogil=True)
+def _row_lengths(counts: NDArray[Any], words: NDArray[np.uint64], per_word: int) -> NDArray[np.int32]:
+    """Row pointer (n + 1,) of the non-zero counts (n, D); `words` is the same memory, eight bytes at a time."""
+    n = counts.shape[0]
+    indptr = np.zeros(n + 1, np.int32)
+    for i in range(n):
+        found = 0
+        for w in range(words.shape[1]):
+            if words[i, w] != 0:
+                for j in range(w * per_word, (w + 1) * per_word):
+                    found += counts[i, j] != 0
+        indptr[i + 1] = indptr[i] + found
+    return indptr
+
+
+@njit(cache=True, nogil=True)
+def _fill_rows(
+    counts: NDArray[Any],
+    words: NDArray[np.uint64],
+    per_word: int,
+    indptr: NDArray[np.int32],
+    channels: NDArray[np.int32],
+    values: NDArray[Any],
+) -> None:
+    for i in range(counts.shape[0]):
+        at = indptr[i]
+        for w in range(words.shape[1]):
+            if words[i, w] != 0:
+                for j in range(w * per_word, (w + 1) * per_word):
+                    if counts[i, j] != 0:
+                        channels[at] = j
+                        values[at] = counts[i, j]
+                        at += 1
+
+
+def nonzero_rows(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int32]]:
+    """Values, channels and row pointer (CSR) of dense counts (n, D) that are mostly zeros."""
+    counts = np.ascontiguousarray(counts)
+    row_bytes = counts.shape[1] * counts.itemsize
+    aligned = row_bytes % 8 == 0 and counts.itemsize < 8 and counts.ctypes.data % 8 == 0
+    per_word = 8 // counts.itemsize if aligned else 1
+    words = counts.view(np.uint64) if aligned else (counts != 0).astype(np.uint64)
+    indptr = _row_lengths(counts, words, per_word)
+    channels = np.empty(indptr[-1], np.int32)
+    values = np.empty(indptr[-1], counts.dtype)
+    _fill_rows(counts, words, per_word, indptr, channels, values)
+    return values, channels, indptr
+
+
+@njit(cache=True, nogil=True)
+def _ratio(n: float, b: float, best: float) -> float:
+    """n ln(n/b) - (n - b) for n > b; the logarithm only where its bound (n - b)^2 / 2b beats `best`."""
+    over = n - b
+    if over <= 0.0 or over * over <= 2.0 * b * best:
+        return 0.0
+    return float(n * np.log(n / b) - over)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def read_rows(
+    counts: NDArray[Any], step: int, total_bins: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+    """One pass over dense counts (n, D): them in float32, row sums (n,), column sums (D,), sums of `step` channels."""
+    n, size = counts.shape
+    whole = size // step
+    block = np.empty((n, size), np.float32)
+    total = np.zeros(n, np.float64)
+    column = np.zeros(size, np.float64)
+    bins = np.zeros((n, total_bins), np.float32)
+    for i in range(n):
+        row = block[i]
+        held = bins[i]
+        for j in range(size):
+            row[j] = counts[i, j]
+        for j in range(size):
+            column[j] += row[j]
+        for j in range(step):
+            for t in range(whole):
+                held[t] += row[t * step + j]
+        for j in range(whole * step, size):
+            held[whole] += row[j]
+        counted = 0.0
+        for j in range(size):
+            counted += np.float64(row[j])
+        total[i] = counted
+    return block, total, column, bins
+
+
+@njit(cache=True, nogil=True)
+def bin_events(
+    values: NDArray[np.float32],
+    channels: NDArray[np.int32],
+    indptr: NDArray[np.int32],
+    step: int,
+    total_bins: int,
+) -> NDArray[np.float32]:
+    """Sums of `step` channels (n, total_bins) of CSR spectra."""
+    bins = np.zeros((indptr.shape[0] - 1, total_bins), np.float32)
+    for i in range(bins.shape[0]):
+        for e in range(indptr[i], indptr[i + 1]):
+            bins[i, channels[e] // step] += values[e]
+    return bins
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
+def scan_bins(
+    bins: NDArray[np.float32],
+    n_bins: int,
+    expected: NDArray[np.float32],
+    floor: NDArray[np.float32],
+    mean: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Largest Poisson likelihood ratio and its window, over all windows of `n_bins` bins.
+
+    The ratio is never above (n - b)^2 / 2b: that is computed for all windows without a branch, and the logarithm only
+    where it could win.
+
+    Parameters
+    ----------
+    bins : ndarray of float32, (n, total_bins)
+        Counts.
+    expected : ndarray of float32, (n, n_windows)
+        What the model expects in each window, at least `floor` (n,) times `mean` (n_windows,).
+    """
+    n, n_windows = expected.shape
+    score = np.zeros(n, np.float32)
+    window = np.zeros(n, np.int64)
+    found = np.zeros(n_windows, np.float32)
+    least = np.zeros(n_windows, np.float32)
+    bound = np.zeros(n_windows, np.float32)
+    for i in range(n):
+        found[:] = 0.0
+        for k in range(n_bins):
+            for w in range(n_windows):
+                found[w] += bins[i, w + k]
+        low = floor[i]
+        for w in range(n_windows):
+            b = max(expected[i, w], low * mean[w], np.float32(1e-9))
+            over = max(found[w] - b, np.float32(0.0))
+            least[w] = b
+            bound[w] = np.float32(0.5) * over * over / b
+        first = np.argmax(bound)
+        best = _ratio(found[first], least[first], 0.0)
+        window[i] = first
+        for w in range(n_windows):
+            if bound[w] > best:
+                ratio = _ratio(found[w], least[w], best)
+                if ratio > best:
+                    best = ratio
+                    window[i] = w
+        score[i] = best
+    return score, window
+
+
+@njit(cache=True, nogil=True)
+def scan_sparse(
+    values: NDArray[np.float32],
+    channels: NDArray[np.int32],
+    indptr: NDArray[np.int32],
+    shape: tuple[int, int, int],
+    scores: NDArray[np.float32],
+    model: NDArray[np.float32],
+    floor: NDArray[np.float32],
+    mean: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The same from CSR spectra: only windows that hold counts are looked at.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Channels a bin, bins a window, bins in all.
+    scores, model : ndarray of float32, (n, K) and (n_windows, K)
+        Their product is expected in the windows.
+    floor, mean : ndarray of float32, (n,) and (n_windows,)
+        Their outer product is the least that is expected.
+    """
+    step, n_bins, total_bins = shape
+    n = scores.shape[0]
+    score = np.zeros(n, np.float32)
+    window = np.zeros(n, np.int64)
+    bins = np.zeros(total_bins, np.float32)
+    seen = np.full(model.shape[0], -1, np.int64)
+    for i in range(n):
+        for e in range(indptr[i], indptr[i + 1]):
+            bins[channels[e] // step] += values[e]
+        best = 0.0
+        for e in range(indptr[i], indptr[i + 1]):
+            t = channels[e] // step
+            for w in range(max(0, t - n_bins + 1), min(t + 1, model.shape[0])):
+                if seen[w] == i:
+                    continue
+                seen[w] = i
+                found = 0.0
+                for k in range(w, w + n_bins):
+                    found += bins[k]
+                expected = 0.0
+                for k in range(scores.shape[1]):
+                    expected += scores[i, k] * model[w, k]
+                expected = max(expected, floor[i] * mean[w], 1e-9)
+                ratio = _ratio(found, expected, best)
+                if ratio > best:
+                    best = ratio
+                    window[i] = w
+        for e in range(indptr[i], indptr[i + 1]):
+            bins[channels[e] // step] = 0.0
+        score[i] = best
+    return score, window
+
+
+@njit(cache=True, nogil=True)
+def add_pairs(
+    values: NDArray[np.float32],
+    channels: NDArray[np.int32],
+    indptr: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    moment: NDArray[np.float32],
+) -> None:
+    """Add weight_i x_i x_i' of CSR spectra to a second moment (D, D), each pair of channels once.
+
+    A pair of channels goes where it is first met, so the moment is the matrix plus its transpose minus the diagonal;
+    a channel that comes several times in a spectrum is right too.
+    """
+    for i in range(indptr.shape[0] - 1):
+        scale = weight[i]
+        for a in range(indptr[i], indptr[i + 1]):
+            x = np.float32(scale * values[a])
+            row = moment[channels[a]]
+            row[channels[a]] += x * values[a]
+            for b in range(a + 1, indptr[i + 1]):
+                if channels[b] == channels[a]:
+                    row[channels[b]] += np.float32(2.0) * x * values[b]
+                else:
+                    row[channels[b]] += x * values[b]
