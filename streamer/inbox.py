@@ -15,7 +15,7 @@ from streamer.wire.data import Block
 from streamer.wire.items import Arrived, Item, Overflow
 
 Policy = Literal["block", "drop_newest"]
-_DATA = frozenset({"image", "events"})
+_MARKS = ("header", "heartbeat", "series_end")  # a tuple: what is sent as htype need not be hashable
 _SMALL_BYTES = 64 << 10
 _ITEM_BYTES = 256
 
@@ -170,7 +170,7 @@ class Inbox:
         if nbytes > _SMALL_BYTES or self._messages >= 2 * self._max_messages:
             return False
         try:
-            return unpack_map(message.parts[0], json_allowed=True).get("htype") not in _DATA
+            return unpack_map(message.parts[0], json_allowed=True).get("htype") in _MARKS
         except (WireError, IndexError):
             return False
 
