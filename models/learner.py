@@ -15,7 +15,7 @@ from models.moments import Moments
 from models.noise import POISSON, NoiseModel, estimate_noise
 from models.pca import Rows, ScaledRows, Tracker
 from models.preprocess import Scaling, as_float32, column_sums, make_scaling, row_weights
-from models.rank import noise_edge, rank_by_edge
+from models.rank import noise_edge, noise_level, rank_by_edge
 from models.refit import fit_components
 from models.store import CountStore
 from models.visits import Visits
@@ -186,6 +186,9 @@ class Learner:
     def _state(self, vectors: Float64, values: Float64, scaling: Scaling, n: float) -> LearntState:
         eigenvalues = values / max(n, 1.0)
         edge = noise_edge(scaling.n_effective, n)
+        if not self.noise.is_poisson:
+            # An estimated noise is never quite white: correlated channels and imperfect gains raise the whole bulk.
+            edge *= noise_level(eigenvalues, scaling.n_effective, max(n, 1.0))
         rank = min(max(rank_by_edge(eigenvalues, edge), 1), self._config.max_rank, eigenvalues.size)
         return LearntState(vectors[:, :rank], eigenvalues, edge, scaling, n, self.total, self.exposure)
 

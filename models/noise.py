@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float64
-from models.rank import noise_edge
+from models.rank import noise_edge, noise_quantile
 
 _POISSON_TOLERANCE = 0.2
 _MAX_ROWS, _MAX_CHANNELS, _MAX_RANK = 256, 1024, 32
@@ -109,21 +109,12 @@ def _low_rank_residual(rows: Float64) -> tuple[Float64, Float64, float]:
     n, d = rows.shape
     scale = np.sqrt(np.maximum(np.abs(rows).mean(axis=0), 1e-12))
     u, s, vt = np.linalg.svd(rows / scale, full_matrices=False)
-    noise = float(np.median(s**2)) / (max(n, d) * _median_share(min(n, d) / max(n, d)))
+    noise = float(np.median(s**2)) / (n * noise_quantile(0.5, d, n))
     rank = int(np.clip(np.count_nonzero(s**2 > noise * noise_edge(d, n) * n), 1, min(_MAX_RANK, s.size // 2)))
     u, vt = u[:, :rank], vt[:rank]
     fit = (u * s[:rank]) @ vt * scale
     freedom = np.outer(1.0 - (u**2).sum(axis=1), 1.0 - (vt**2).sum(axis=0))
     return fit, (rows - fit) ** 2 / np.maximum(freedom, 0.1), noise
-
-
-def _median_share(ratio: float) -> float:
-    """Median of the Marchenko-Pastur law of ratio <= 1 (numerically)."""
-    lo, hi = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
-    x = np.linspace(max(lo, 1e-9), hi, 2001)
-    density = np.sqrt(np.maximum((hi - x) * (x - lo), 0.0)) / x
-    mass = np.cumsum(density)
-    return float(np.interp(0.5, mass / mass[-1], x))
 
 
 def _regress(fit: Float64, variance: Float64) -> tuple[float, float]:

@@ -23,6 +23,31 @@ def noise_edge(n_channels: float, n_spectra: float) -> float:
     return float(_EDGE_MARGIN * (1.0 + np.sqrt(n_channels / max(n_spectra, 1.0))) ** 2)
 
 
+def noise_quantile(share_above: ArrayLike, n_channels: float, n_spectra: float) -> Float64:
+    """Eigenvalue of unit white noise that a share of the min(D, N) non-zero ones exceeds (Marchenko-Pastur)."""
+    ratio = n_channels / n_spectra
+    # The non-zero eigenvalues of a D x D and of the transposed N x N problem differ by the factor D/N alone.
+    factor, ratio = (1.0, ratio) if ratio <= 1 else (ratio, 1.0 / ratio)
+    low, high = (1.0 - np.sqrt(ratio)) ** 2, (1.0 + np.sqrt(ratio)) ** 2
+    x = np.linspace(max(low, 1e-9), high, 2001)
+    mass = np.cumsum(np.sqrt(np.maximum((high - x) * (x - low), 0.0)) / x)
+    return np.asarray(factor * np.interp(1.0 - np.asarray(share_above), mass / max(mass[-1], 1e-300), x))
+
+
+def noise_level(eigenvalues: ArrayLike, n_channels: float, n_spectra: float) -> float:
+    """Variance of the noise behind a scree whose noise was only nearly whitened, at least 1.
+
+    The last quarter of the known eigenvalues (falling, no more than half of all) is taken for noise.
+    """
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    size = min(n_channels, n_spectra)
+    if values.size < 8 or values.size > size / 2:
+        return 1.0
+    tail = np.arange(3 * values.size // 4, values.size)
+    expected = noise_quantile((tail + 0.5) / size, n_channels, n_spectra)
+    return max(1.0, float(np.median(values[tail] / expected)))
+
+
 def rank_by_edge(eigenvalues: ArrayLike, edge: float) -> int:
     """Number of eigenvalues above the noise edge."""
     return int(np.count_nonzero(np.asarray(eigenvalues) > edge))
