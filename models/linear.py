@@ -147,8 +147,13 @@ class LinearEngine:
         return self._map.scores(np.arange(self.n_positions))
 
     @property
+    def n_windows(self) -> int:
+        """Windows that the anomaly test scans in a spectrum."""
+        return self._windows.n_windows
+
+    @property
     def subspace_angle_deg(self) -> float:
-        """Largest principal angle between the last two published bases; NaN before there are two."""
+        """Largest principal angle by which the last promotion found the basis moved; NaN before the second."""
         return self._angle
 
     def process(self, index: Index, counts: Counts, replace: bool = False) -> BatchResult:
@@ -216,6 +221,7 @@ class LinearEngine:
         if state is None:
             return None
         if old is not None and not self._novelty_due and old.moved_by(state) <= self.config.move_tolerance:
+            self._angle = old.angle_deg(state)
             return None
         return self._publish(state)
 

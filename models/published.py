@@ -63,6 +63,14 @@ class Published:
         inside = ((mine.T @ state.vectors) ** 2).sum(axis=0)
         return float(np.max(state.eigenvalues[: self.basis.rank] * (1.0 - inside)))
 
+    def angle_deg(self, state: LearntState) -> float:
+        """Largest principal angle between this basis and a state; 90 for another rank."""
+        if state.vectors.shape[1] != self.basis.rank or not self.basis.rank:
+            return 90.0
+        mine = orthonormal(state.scaling.merge(self.eigenspectra.T))
+        outside = state.vectors - mine @ (mine.T @ state.vectors)
+        return float(np.degrees(np.arcsin(np.clip(np.linalg.norm(outside, 2), 0.0, 1.0))))
+
 
 def publish(
     version: int, state: LearntState, raw: Float32, exposure: Float64, windows: ScanWindows, noise: NoiseModel

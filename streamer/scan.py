@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
+from scipy.sparse import vstack as sparse_vstack
 
 from streamer.intervals import IntervalSet
 from streamer.wire import AxisMap, Block, Events, Header, HeaderMap, WireError
 
 HUGE = 1e12
 """No detector counts that in one channel; squares of it still fit into float32 arithmetic."""
+
+
+JOINED_ROWS = 256
+"""Small blocks are joined up to this many spectra."""
 
 
 @dataclass(frozen=True)
@@ -213,3 +218,36 @@ class Scan:
             "rejected": dict(books.rejected),
             "duplicates": books.duplicates,
         }
+
+
+def groups(pending: list[Placed]) -> list[list[Placed]]:
+    """Join small blocks of one kind; a large block stays alone, so that it need not be copied."""
+    groups: list[list[Placed]] = []
+    rows = 0
+    for placed in pending:
+        last = groups[-1][-1] if groups else None
+        alike = (
+            last is not None
+            and last.replace == placed.replace
+            and not placed.replace
+            and issparse(last.counts) == issparse(placed.counts)
+            and last.counts.dtype == placed.counts.dtype
+        )
+        if alike and rows + placed.index.size <= JOINED_ROWS:
+            groups[-1].append(placed)
+            rows += placed.index.size
+        else:
+            groups.append([placed])
+            rows = placed.index.size
+    return groups
+
+
+def join(group: list[Placed]) -> tuple[NDArray[np.uint32], Any, NDArray[np.float32]]:
+    """Return index, counts and dwell of a group as one block."""
+    if len(group) == 1:
+        return group[0].index, group[0].counts, group[0].dwell_s
+    index = np.concatenate([p.index for p in group])
+    dwell_s = np.concatenate([p.dwell_s for p in group])
+    if issparse(group[0].counts):
+        return index, csr_array(sparse_vstack([p.counts for p in group], format="csr")), dwell_s
+    return index, np.concatenate([p.counts for p in group]), dwell_s

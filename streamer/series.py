@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, issparse
-from scipy.sparse import vstack as sparse_vstack
 
 from models.axis import Axis
 from models.linear import BatchResult, LinearEngine
@@ -17,7 +15,7 @@ from streamer.config import PipelineConfig
 from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
 from streamer.events import AskReplay, Count, Event, Log, Publish
 from streamer.replays import ReplayPlan, allowed_endpoint
-from streamer.scan import Placed, Scan
+from streamer.scan import Placed, Scan, groups, join
 from streamer.wire import (
     AxisMap,
     Block,
@@ -33,7 +31,6 @@ from streamer.wire import (
 
 REPLAY_PATIENCE_NS = 10 * NS_PER_S
 STRAGGLER_NS = NS_PER_S // 2
-JOINED_ROWS = 256
 MOST_ANOMALIES = 8
 
 
@@ -91,6 +88,7 @@ class Series:
         self._last_arrival_ns = opened_ns
         self._promoted_ns = opened_ns
         self._since_promotion = 0
+        self._checked_rank = 0
         self._end: EndMap | None = None
         self._ending_ns: int | None = None
         self._exit_status = ""
@@ -197,12 +195,12 @@ class Series:
     def _process(self) -> list[Event]:
         events: list[Event] = []
         pending, self._pending = self._pending, []
-        for group in _groups(pending):
+        for group in groups(pending):
             events += self._process_group(group)
         return events
 
     def _process_group(self, group: list[Placed]) -> list[Event]:
-        index, counts, dwell_s = _join(group)
+        index, counts, dwell_s = join(group)
         if group[0].replace:
             self.dwell_s[index] = 0
         np.add.at(self.dwell_s, index, dwell_s)
@@ -299,10 +297,13 @@ class Series:
         if rank and measured.any():
             # In whitened units a spectrum of h counts has energy h, and K components let K units of noise through.
             relative = float(np.median(np.sqrt(rank / np.maximum(totals[measured], 1e-9))))
-        return Evidence(float(measured.mean()), float(self.engine.subspace_angle_deg), relative)
+        # A basis that has just got another component has not settled, whatever the angle of the others.
+        angle_deg = float(self.engine.subspace_angle_deg) if rank == self._checked_rank else 90.0
+        return Evidence(float(measured.mean()), angle_deg, relative)
 
     def _decide(self, t_ns: int) -> list[Event]:
         evidence, targets = self.evidence(), self.config.decisions
+        self._checked_rank = self.engine.basis.rank if self.engine.basis is not None else 0
         if not self._stop_rule.check(evidence, targets) or not self.ledger.may_issue("stop", t_ns):
             return []
         if self._ending_ns is not None:
@@ -365,35 +366,3 @@ class Series:
         head["model"] = basis.version if basis is not None else 0
         arrays = {} if self.scan.positions is None else {"positions": self.scan.positions}
         return Publish(Result("series", {**head, **(books or {})}, arrays))
-
-
-def _groups(pending: list[Placed]) -> list[list[Placed]]:
-    """Join small blocks of one kind; a large block stays alone, so that it need not be copied."""
-    groups: list[list[Placed]] = []
-    rows = 0
-    for placed in pending:
-        last = groups[-1][-1] if groups else None
-        alike = (
-            last is not None
-            and last.replace == placed.replace
-            and not placed.replace
-            and issparse(last.counts) == issparse(placed.counts)
-            and last.counts.dtype == placed.counts.dtype
-        )
-        if alike and rows + placed.index.size <= JOINED_ROWS:
-            groups[-1].append(placed)
-            rows += placed.index.size
-        else:
-            groups.append([placed])
-            rows = placed.index.size
-    return groups
-
-
-def _join(group: list[Placed]) -> tuple[NDArray[np.uint32], Any, NDArray[np.float32]]:
-    if len(group) == 1:
-        return group[0].index, group[0].counts, group[0].dwell_s
-    index = np.concatenate([p.index for p in group])
-    dwell_s = np.concatenate([p.dwell_s for p in group])
-    if issparse(group[0].counts):
-        return index, csr_array(sparse_vstack([p.counts for p in group], format="csr")), dwell_s
-    return index, np.concatenate([p.counts for p in group]), dwell_s

@@ -1,0 +1,261 @@
+"""The daemon as a process, met by an instrument and a controller that know only protocol.md."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import zmq
+
+from tests.system.outsider import Asker, Bench, Instrument, Listener, daemon, end, header, image
+
+NAV_SHAPE, D, BLOCK = [16, 16], 256, 32
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+def scene(passes: int = 2, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Counts (n, D) of `passes` rasters over two phases."""
+    rng = np.random.default_rng(seed)
+    channels = np.arange(D)
+    shapes = np.array([0.1 + 5 * np.exp(-0.5 * ((channels - c) / 4) ** 2) for c in (60, 150)])
+    shapes /= shapes.sum(axis=1, keepdims=True)
+    phase = (np.arange(256) % 16 > 7).astype(int)
+    return rng.poisson(150 * np.tile(shapes[phase], (passes, 1))).astype(np.uint16)
+
+
+def messages(series: str, counts: np.ndarray[Any, Any], *, as_json: bool = False, **keys: Any) -> list[list[bytes]]:
+    known: dict[str, Any] = {"technique": "eds", "noise": {"model": "poisson"}, "dwell_s": 0.01}
+    out = [header(series, NAV_SHAPE, D, as_json=as_json, **{**known, **keys})]
+    for frame in range(0, len(counts), BLOCK):
+        out.append(image(series, len(out), frame, counts[frame : frame + BLOCK], as_json=as_json))
+    return [*out, end(series, len(out), len(counts))]
+
+
+def check_books(books: dict[str, Any]) -> None:
+    assert books["n_sent"] == books["processed"] + sum(books["lost"].values())
+    assert books["received"] == books["processed"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_scan_over_pub_sub(tmp_path: Path, bench: Bench, as_json: bool) -> None:
+    with daemon(tmp_path) as server:
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results)
+        instrument.wait_for_subscriber()
+        counts = scene()
+        for parts in messages("run-1", counts, as_json=as_json):
+            instrument.send(parts)
+        books = listener.until_end("run-1")
+        check_books(books)
+        assert books["processed"] == len(counts)
+        assert books["exit_status"] == "success"
+        np.testing.assert_array_equal(
+            listener.last("map/counts")[1]["counts"].ravel(), counts.reshape(2, 256, D).sum(axis=(0, 2))
+        )
+        basis_head, basis = listener.last("basis")
+        scores_head, scores = listener.last("map/scores")
+        assert basis_head["model"] == scores_head["model"]
+        denoised = basis["mean"] + scores["scores"].reshape(256, -1) @ basis["eigenspectra"]
+        raw = counts.reshape(2, 256, D).sum(axis=0)
+        assert abs(denoised.sum() / raw.sum() - 1) < 0.01
+        boots = {head["boot"] for _, head, _ in listener.got}
+        assert len(boots) == 1
+        results = [head for topic, head, _ in listener.got if topic == "result"]
+        assert [head["seq"] for head in results] == list(range(results[0]["seq"], results[0]["seq"] + len(results)))
+        assert all(head["latency_ms"] >= 0 for head in results)
+        late = Listener(bench, server.results)
+        topics = set()
+        deadline = time.monotonic() + 0.8
+        while late.socket.poll(max(0, int(1000 * (deadline - time.monotonic())))):
+            topics.add(late.read()[0])
+        assert {"series", "basis", "status", "map/counts", "map/scores", "map/anomaly", "map/dwell"} <= topics
+        assert server.stop() == 0
+
+
+def test_push_pull_with_the_streamer_bound(tmp_path: Path, bench: Bench) -> None:
+    with daemon(tmp_path, "--pattern", "pull", "--bind-source") as server:
+        instrument = Instrument(bench, server.source, zmq.PUSH, bind=False)
+        listener = Listener(bench, server.results)
+        counts = scene()
+        for parts in messages("pushed", counts):
+            instrument.send(parts)
+        books = listener.until_end("pushed")
+        assert (books["processed"], books["lost"]) == (len(counts), {})
+        assert server.stop(signal.SIGINT) == 0
+
+
+def test_gaps_are_filled_from_the_replay_service(tmp_path: Path, bench: Bench) -> None:
+    with daemon(tmp_path) as server:
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results)
+        instrument.wait_for_subscriber()
+        counts = scene()
+        for number, parts in enumerate(messages("gappy", counts, replay=instrument.replay_url)):
+            instrument.send(parts, lose=number in {3, 4, 9})
+        thread = threading.Thread(target=instrument.serve_replays, args=(3,))
+        thread.start()
+        books = listener.until_end("gappy")
+        thread.join()
+        check_books(books)
+        assert (books["processed"], books["lost"]) == (len(counts), {})
+        assert (3, 4) in instrument.asked
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_restart_in_mid_scan_ends_with_exact_books_and_the_same_map(tmp_path: Path, bench: Bench, number: int) -> None:
+    counts = scene(passes=3)
+    with daemon(tmp_path) as server:
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results)
+        instrument.wait_for_subscriber()
+        all_messages = messages("killed", counts, replay=instrument.replay_url)
+        for parts in all_messages[:10]:
+            instrument.send(parts)
+        wait_for_status(bench, server.control, processed=9 * BLOCK)
+        server.stop(number)
+        for parts in all_messages[10:15]:
+            instrument.send(parts)
+        server.start()
+        thread = threading.Thread(target=instrument.serve_replays, args=(8,))
+        thread.start()
+        wait_for_status(bench, server.control, processed=14 * BLOCK)
+        for parts in all_messages[15:]:
+            instrument.send(parts)
+        books = listener.until_end("killed")
+        thread.join()
+        check_books(books)
+        assert (books["processed"], books["lost"], books["resumed"]) == (len(counts), {}, True)
+        assert len({head["boot"] for _, head, _ in listener.got}) == 2
+        expected = counts.reshape(3, 256, D).sum(axis=(0, 2))
+        np.testing.assert_array_equal(listener.last("map/counts")[1]["counts"].ravel(), expected)
+        assert np.isfinite(listener.last("map/scores")[1]["scores"]).all()
+
+
+def wait_for_status(bench: Bench, url: str, processed: int) -> None:
+    asker = Asker(bench, url)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        answer, _ = asker.ask("status")
+        if answer["params"].get("processed", 0) >= processed:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not processed: {answer}")
+
+
+@pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
+def test_requests(tmp_path: Path, bench: Bench, kind: int) -> None:
+    with daemon(tmp_path) as server:
+        asker = Asker(bench, server.control, kind)
+        answer, _ = asker.ask("snapshot")
+        assert (answer["msg"], answer["params"]["error"]) == ("nack", "no series yet")
+        assert asker.ask("hello", role="viewer", name="test")[0]["msg"] == "ack"
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results)
+        instrument.wait_for_subscriber()
+        counts = scene()
+        for parts in messages("asked", counts):
+            instrument.send(parts)
+        listener.until_end("asked")
+        snapshot, maps = asker.ask("snapshot", names=["counts", "scores"])
+        assert snapshot["msg"] == "ack"
+        assert maps["counts"].shape == (16, 16)
+        _, basis = asker.ask("basis")
+        assert set(basis) == {"mean", "eigenspectra", "eigenvalues"}
+        _, spectra = asker.ask("spectrum", index=17)
+        np.testing.assert_array_equal(spectra["raw"], counts[17] + counts[256 + 17])
+        np.testing.assert_allclose(
+            spectra["denoised"], basis["mean"] + maps["scores"].reshape(256, -1)[17] @ basis["eigenspectra"], atol=1e-3
+        )
+        _, window = asker.ask("window", lo=0.5, hi=0.7)
+        energy = 0.01 * np.arange(D)
+        inside = (energy >= 0.5) & (energy <= 0.7)
+        expected = counts.reshape(2, 256, D)[:, :, inside].sum(axis=(0, 2))
+        np.testing.assert_array_equal(window["raw"].ravel(), expected)
+        assert asker.ask("settings")[0]["params"]["decisions"]["mode"] == "advise"
+        changed, _ = asker.ask("settings", decisions={"mode": "enforce"})
+        assert changed["params"]["decisions"]["mode"] == "enforce"
+        assert "nonsense" in asker.ask("settings", nonsense=1)[0]["params"]["error"]
+
+
+def test_decisions_reach_a_controller_and_its_answer_is_mirrored(tmp_path: Path, bench: Bench) -> None:
+    with daemon(tmp_path) as server:
+        controller = Asker(bench, server.control)
+        assert controller.ask("hello", role="controller", name="scope")[0]["msg"] == "ack"
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results)
+        instrument.wait_for_subscriber()
+        counts = scene(passes=12)
+        sent = iter(messages("decided", counts, actions=["stop"], deadline_ms=5000))
+        decision: dict[str, Any] | None = None
+        for parts in sent:
+            instrument.send(parts)
+            time.sleep(0.02)
+            if decision is None and controller.socket.poll(0):
+                decision, _ = controller.read()
+        listener.until_end("decided")
+        assert decision is not None
+        assert (decision["msg"], decision["val"]) == ("notify", "decision")
+        params = decision["params"]
+        assert (params["action"], params["mode"], params["series"]) == ("stop", "advise", "decided")
+        assert params["issued_ns"] < params["valid_until_ns"]
+        assert params["evidence"]["coverage"] == 1.0
+        mirrored = [head for topic, head, _ in listener.got if topic == "decision"]
+        assert mirrored[0]["decision"] == params["decision"]
+
+
+def test_junk_on_every_socket_stops_nothing(tmp_path: Path, bench: Bench) -> None:
+    with daemon(tmp_path) as server:
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results)
+        instrument.wait_for_subscriber()
+        counts = scene()
+        files = sorted((Path(__file__).parents[1] / "hostile").glob("*.msg"))
+        # The one that names channel 16 is wrong only where there are no more than 16 channels.
+        corpus = [msgpack.unpackb(p.read_bytes()) for p in files if p.stem != "events-channel-past-end"]
+        asker = Asker(bench, server.control)
+        all_messages = messages("hostile", counts)
+        instrument.send(all_messages[0])
+        for case in corpus:
+            instrument.data.send_multipart(case["parts"])
+            asker.socket.send_multipart(case["parts"])
+        for parts in all_messages[1:]:
+            instrument.send(parts)
+        books = listener.until_end("hostile")
+        check_books(books)
+        assert (books["processed"], books["lost"]) == (len(counts), {})
+        assert sum(books["rejected"].values()) == len(corpus)
+        assert asker.ask("status")[0]["params"]["state"] == "idle"
+        assert server.stop() == 0
+
+
+def test_instrument_is_not_held_up_by_a_killed_or_stopped_daemon(tmp_path: Path, bench: Bench) -> None:
+    with daemon(tmp_path) as server:
+        instrument = Instrument(bench, server.source, zmq.PUB)
+        instrument.data.setsockopt(zmq.SNDHWM, 100)
+        time.sleep(1.5)
+        counts = scene()
+        sent = messages("alone", counts)
+        for parts in sent[:5]:
+            instrument.send(parts)
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        for _ in range(50):
+            for parts in sent[5:]:
+                instrument.send(parts)
+        assert time.monotonic() - began < 5
+        server.process.send_signal(signal.SIGCONT)
+        server.stop(signal.SIGKILL)
