@@ -22,6 +22,7 @@ from streamer.wire import Events, Part, encode_events, encode_header, encode_ima
 class Outgoing:
     """A message of a series, its number and how many spectra it has."""
 
+    series: str
     msg_number: int
     parts: list[Part]
     n_spectra: int = 0
@@ -44,6 +45,8 @@ class Instrument:
         Add checksums.
     header : map, optional
         Further keys of the header, such as ``replay`` and ``deadline_ms``.
+    calibrated_at : int, optional
+        The header has plain channel numbers for an axis; the calibration comes with this message.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Instrument:
         block: int = 64,
         crc: bool = False,
         header: Mapping[str, Any] | None = None,
+        calibrated_at: int | None = None,
     ) -> None:
         if block < 1:
             raise ValueError("a message needs at least one spectrum")
@@ -65,6 +69,7 @@ class Instrument:
         self.n_messages = 0
         self.finished = False
         self._header = dict(header or {})
+        self._calibrated_at = calibrated_at
         self._n_positions = int(np.prod(scene.nav_shape))
         self.schedule = Schedule(plan, self._n_positions, int(scene.nav_shape[-1]))
         self._held: list[Visits] = []
@@ -127,6 +132,8 @@ class Instrument:
             keys["dose_limit_s"] = plan.dose_limit_s
         keys |= self.scene.header() | self._header
         axis, places = self.scene.axis.to_map(), self.scene.positions()
+        if self._calibrated_at is not None:
+            axis = {"name": "channel", "units": "", "size": self.scene.axis.size, "offset": 0.0, "scale": 1.0}
         return self._outgoing(encode_header(self.series, self.scene.nav_shape, axis, positions=places, **keys), 0)
 
     def _blocks(self, at_least: int) -> list[Outgoing]:
@@ -143,6 +150,8 @@ class Instrument:
         # Counts are drawn message by message, so that bytes do not depend on how time was cut.
         spectra = self.scene.measure(visits.positions, visits.passes, visits.dwell_s)
         keys = self._placed(visits) | {"t_ns": self.start_ns + round(float(visits.ends_s[-1]) * 1e9)}
+        if self.n_messages == self._calibrated_at:
+            keys["axis"] = self.scene.axis.to_map()
         head = (self.series, self.n_messages, self.n_sent)
         if isinstance(spectra, Events):
             size = self.scene.axis.size
@@ -171,7 +180,7 @@ class Instrument:
 
     def _outgoing(self, parts: list[Part], n_spectra: int) -> Outgoing:
         self.n_messages += 1
-        return Outgoing(self.n_messages - 1, parts, n_spectra)
+        return Outgoing(self.series, self.n_messages - 1, parts, n_spectra)
 
 
 def _one_or_list(values: NDArray[Any]) -> Any:

@@ -80,7 +80,7 @@ class Playback:
             return []
         self.finished = True
         end = encode_series_end(self.series, self.n_messages, self.n_sent, exit_status="abort", reason=reason)
-        return [Outgoing(self.n_messages, end)]
+        return [Outgoing(self.series, self.n_messages, end)]
 
     def obey(self, decision: Decision) -> tuple[bool, str | None]:
         """Refuse: what was recorded has happened."""
@@ -108,7 +108,7 @@ class Playback:
         try:
             message = decode(parts)
         except WireError:
-            return Outgoing(self.n_messages, parts)
+            return Outgoing(self.series, self.n_messages, parts)
         if not isinstance(message, Header | Block | SeriesEnd):
             return None
         head = unpack_map(parts[0], json_allowed=True) | {"series": self.series}
@@ -119,4 +119,4 @@ class Playback:
         self.n_messages = max(self.n_messages, number + 1)
         n_spectra = message.n if isinstance(message, Block) else 0
         self.n_sent += n_spectra
-        return Outgoing(number, [pack_map(head), *parts[1:]], n_spectra)
+        return Outgoing(self.series, number, [pack_map(head), *parts[1:]], n_spectra)

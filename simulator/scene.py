@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.axis import Axis
-from simulator.detector import Counting, Detector, Emitters
+from simulator.detector import Counting, Detector
+from simulator.effects import Effects, Weather
 from simulator.sample import Specimen
 from streamer.wire import Events
 
@@ -52,6 +53,8 @@ class SimulatedScene:
         Counting by default.
     list_mode : bool
         Events instead of spectra.
+    effects : Effects, optional
+        What changes while the scan runs.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class SimulatedScene:
         seed: int,
         detector: Detector | None = None,
         list_mode: bool = False,
+        effects: Effects | None = None,
     ) -> None:
         self.specimen = specimen
         self.nav_shape: tuple[int, ...] = specimen.nav_shape
@@ -76,7 +80,7 @@ class SimulatedScene:
         if list_mode and not isinstance(self.detector, Counting):
             raise ValueError("list mode needs a counting detector")
         self._list_mode = list_mode
-        self._emitters = Emitters(specimen.endmembers)
+        self._weather = Weather(effects or Effects(), specimen)
         self._dose_per_s = counts / dwell_s
         self._rng = np.random.Generator(np.random.Philox(seed))
 
@@ -97,5 +101,5 @@ class SimulatedScene:
         self, positions: NDArray[np.uint32], passes: NDArray[np.int64], dwell_s: NDArray[np.float64]
     ) -> Spectra:
         """Draw n visits."""
-        rates = self.specimen.abundances[positions] * (self._dose_per_s * dwell_s)[:, None]
-        return self.detector.draw(self._rng, rates, self._emitters, self._list_mode)
+        rates = self._weather.rates(positions, dwell_s, self._dose_per_s)
+        return self.detector.draw(self._rng, rates, self._weather.emitters, self._list_mode)

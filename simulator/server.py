@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import zmq
 
+from simulator.faults import Delivery, FaultyLine
 from simulator.instrument import Outgoing
 from simulator.schedule import Decision
 from streamer import client
@@ -77,10 +78,25 @@ def connected(link: Link, name: str) -> Iterator[tuple[client.Outlet, client.Con
 class Apparatus(Protocol):
     """An instrument without clock and socket: simulated, or a recording."""
 
-    series: str
-    n_sent: int
-    n_messages: int
-    finished: bool
+    @property
+    def series(self) -> str:
+        """Return the name of the series being sent."""
+        ...
+
+    @property
+    def n_sent(self) -> int:
+        """Return the spectra sent of it."""
+        ...
+
+    @property
+    def n_messages(self) -> int:
+        """Return the messages sent of it."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything was sent."""
+        ...
 
     @property
     def due_s(self) -> float:
@@ -140,6 +156,8 @@ class Server:
         Seconds of the instrument in one of the clock; infinity is as fast as possible.
     obey_advice : bool
         Act on decisions that are only advice, too.
+    line : FaultyLine, optional
+        Spoils messages on their way.
     on_progress : callable, optional
         Called with the spectra sent so far, after each batch of messages.
     """
@@ -152,13 +170,14 @@ class Server:
         *,
         speed: float = float("inf"),
         obey_advice: bool = False,
+        line: FaultyLine | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> None:
         if not speed > 0:
             raise ValueError("speed must be above 0")
         self._apparatus, self._outlet, self._controller = apparatus, outlet, controller
         self._speed, self._obey_advice = speed, obey_advice
-        self._on_progress = on_progress
+        self._line, self._on_progress = line, on_progress
         self._stop_reason: str | None = None
         self._stop = threading.Event()
         self._beat_s = 0.0
@@ -207,13 +226,23 @@ class Server:
 
     def _send(self, messages: Iterable[Outgoing]) -> None:
         for message in messages:
-            parts = self._outlet.keep(self._apparatus.series, message.msg_number, message.parts)
-            self._outlet.put(parts)
+            delivery = Delivery(message, True, [message.parts])
+            if self._line is not None:
+                self._stop.wait(self._line.pause_s(message))
+                delivery = self._line.pass_on(message)
+            self._deliver(delivery)
             self.sent.messages += 1
             self.sent.spectra += message.n_spectra
         self._beat()
         if self._on_progress is not None:
             self._on_progress(self.sent.spectra)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        message, kept = delivery.message, delivery.message.parts
+        if delivery.kept:
+            kept = [*self._outlet.keep(message.series, message.msg_number, message.parts)]
+        for parts in delivery.sent:
+            self._outlet.put(kept if parts is message.parts else parts)
 
     def _beat(self, force: bool = False) -> None:
         if time.monotonic() < self._beat_s and not force:

@@ -1,0 +1,171 @@
+"""What changes under the beam while a scan runs: damage, drift, contamination, a detector that fails."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from simulator.detector import Emitters
+from simulator.sample import Specimen
+
+Floats = NDArray[np.float64]
+NotNegative = Annotated[float, Field(ge=0)]
+Channels = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...],
+    BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,)),
+]
+RENEW_CHANNELS = 0.02
+"""Spectra are moved along the axis in steps of this: a fiftieth of a channel cannot be seen."""
+
+
+class Effects(BaseModel):
+    """Each on its own switch; times are seconds of measuring, doses seconds of dwell.
+
+    Parameters
+    ----------
+    shift_per_s, gain_per_s : float
+        Drift of the energy axis: offset in its units, and gain as a fraction.
+    stage_y_per_s, stage_x_per_s : float
+        Drift of the specimen in positions.
+    damage_s : float
+        Dwell after which a `damaged` phase is down to 1/e; what is lost becomes `damaged_into`, or nothing.
+    damaged, damaged_into : str
+        Names of phases.
+    contamination_per_s : float
+        Growth of the phase `contaminant` with dwell.
+    segment_fails_s, segment_share : float
+        When a part of the detector fails, and which share of the counts it had.
+    dwell_changes_s, dwell_factor : float
+        When the real dwell changes without notice, and by which factor.
+    dead, hot : list of int
+        Channels that count nothing, and channels that count `hot_per_s` whatever comes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shift_per_s: float = 0.0
+    gain_per_s: float = 0.0
+    stage_y_per_s: float = 0.0
+    stage_x_per_s: float = 0.0
+    damage_s: Annotated[float, Field(gt=0)] | None = None
+    damaged: str | None = None
+    damaged_into: str | None = None
+    contamination_per_s: NotNegative = 0.0
+    contaminant: str | None = None
+    segment_fails_s: NotNegative | None = None
+    segment_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    dwell_changes_s: NotNegative | None = None
+    dwell_factor: Annotated[float, Field(gt=0)] = 0.5
+    dead: Channels = ()
+    hot: Channels = ()
+    hot_per_s: NotNegative = 100.0
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.damage_s is None) != (self.damaged is None):
+            raise ValueError("damage needs both damage_s and the phase that is damaged")
+        if (self.contamination_per_s > 0) != (self.contaminant is not None):
+            raise ValueError("contamination needs both contamination_per_s and the contaminant")
+        return self
+
+
+class Weather:
+    """Applies effects to a specimen, visit after visit.
+
+    Parameters
+    ----------
+    effects : Effects
+    specimen : Specimen
+
+    Raises
+    ------
+    ValueError
+        Where effects name a phase or channel that the specimen has not.
+    """
+
+    def __init__(self, effects: Effects, specimen: Specimen) -> None:
+        self.effects, self._specimen = effects, specimen
+        for name in (effects.damaged, effects.damaged_into, effects.contaminant):
+            if name is not None and name not in specimen.phases:
+                raise ValueError(f"no phase {name!r}: the specimen has {', '.join(specimen.phases)}")
+        if max((*effects.dead, *effects.hot), default=0) >= specimen.axis.size:
+            raise ValueError(f"a dead or hot channel is outside {specimen.axis.size}")
+        self.time_s = 0.0
+        self._spent_s = np.zeros(specimen.n_positions)
+        self._moved = (0.0, 0.0)
+        self.emitters = self._emitters(0.0, 0.0)
+
+    def rates(self, positions: NDArray[np.uint32], dwell_s: Floats, dose_per_s: float) -> Floats:
+        """Return expected abundances of n visits in counts, f8[n, M], and let their time pass.
+
+        M is one more than the specimen's end-members where channels are hot.
+        """
+        ends_s = self.time_s + np.cumsum(dwell_s)
+        middle_s = ends_s - dwell_s / 2
+        self._follow(float(middle_s[len(middle_s) // 2]))
+        there = self._drifted(positions, middle_s)
+        shares = self._damaged(self._specimen.abundances[there], there, dwell_s)
+        np.add.at(self._spent_s, there, dwell_s)
+        self.time_s = float(ends_s[-1])
+        rates = shares * (dose_per_s * dwell_s * self._sensitivity(middle_s))[:, None]
+        if self.effects.hot:
+            rates = np.column_stack([rates, self.effects.hot_per_s * len(self.effects.hot) * dwell_s])
+        return rates
+
+    def _sensitivity(self, t_s: Floats) -> Floats:
+        factor = np.ones(len(t_s))
+        if self.effects.segment_fails_s is not None:
+            factor[t_s >= self.effects.segment_fails_s] *= 1 - self.effects.segment_share
+        if self.effects.dwell_changes_s is not None:
+            factor[t_s >= self.effects.dwell_changes_s] *= self.effects.dwell_factor
+        return factor
+
+    def _drifted(self, positions: NDArray[np.uint32], t_s: Floats) -> NDArray[np.int64]:
+        ny, nx = self._specimen.nav_shape
+        y, x = np.divmod(positions.astype(np.int64), nx)
+        y = np.clip(y + np.rint(self.effects.stage_y_per_s * t_s).astype(np.int64), 0, ny - 1)
+        x = np.clip(x + np.rint(self.effects.stage_x_per_s * t_s).astype(np.int64), 0, nx - 1)
+        return np.asarray(y * nx + x)
+
+    def _damaged(self, shares: Floats, there: NDArray[np.int64], dwell_s: Floats) -> Floats:
+        dose_s = self._spent_s[there] + dwell_s / 2
+        names = self._specimen.phases
+        shares = shares.copy()
+        if self.effects.damage_s is not None and self.effects.damaged is not None:
+            k = names.index(self.effects.damaged)
+            lost = shares[:, k] * -np.expm1(-dose_s / self.effects.damage_s)
+            shares[:, k] -= lost
+            if self.effects.damaged_into is not None:
+                shares[:, names.index(self.effects.damaged_into)] += lost
+        if self.effects.contaminant is not None:
+            shares[:, names.index(self.effects.contaminant)] += self.effects.contamination_per_s * dose_s
+        return shares
+
+    def _follow(self, t_s: float) -> None:
+        """Move the end-members along the axis once that can be seen."""
+        shift, gain = self.effects.shift_per_s * t_s, self.effects.gain_per_s * t_s
+        values, step = self._specimen.axis.values, abs(self._specimen.axis.scale)
+        largest = float(np.abs(values).max())
+        moved = abs(shift - self._moved[0]) + abs(gain - self._moved[1]) * largest
+        if moved > RENEW_CHANNELS * step:
+            self.emitters = self._emitters(shift, gain)
+            self._moved = (shift, gain)
+
+    def _emitters(self, shift: float, gain: float) -> Emitters:
+        spectra, values = self._specimen.endmembers.copy(), self._specimen.axis.values
+        if shift != 0 or gain != 0:
+            # What belongs at v is recorded at (1 + gain) v + shift.
+            at = (values - shift) / (1 + gain)
+            rising = values if values[-1] > values[0] else values[::-1]
+            for k, row in enumerate(self._specimen.endmembers):
+                ordered = row if rising is values else row[::-1]
+                spectra[k] = np.interp(at, rising, ordered, left=0.0, right=0.0) / (1 + gain)
+        spectra[:, list(self.effects.dead)] = 0.0
+        if self.effects.hot:
+            extra = np.zeros((1, len(values)))
+            extra[0, list(self.effects.hot)] = 1.0 / len(self.effects.hot)
+            spectra = np.concatenate([spectra, extra])
+        return Emitters(spectra)
