@@ -231,8 +231,8 @@ def load(
     except ValidationError as error:
         raise Exit(CONFIG, _told(error)) from error
     except SettingsError as error:
-        given = ", ".join(n for n in sorted(os.environ) if n.upper().startswith(PREFIX))
-        raise Exit(CONFIG, f"configuration: {error}: {error.__cause__}; look at {given}") from error
+        named = ", ".join(n for n in sorted(os.environ) if n.upper().startswith(PREFIX))
+        raise Exit(CONFIG, f"configuration: {error}: {error.__cause__}; look at {named}") from error
 
 
 def _check_file(file: Path | None) -> None:

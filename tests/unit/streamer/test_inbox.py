@@ -18,6 +18,11 @@ def image(frame: int, n: int = 1, series: str = "s") -> Arrived:
     return Arrived(frame, encode_image(series, frame + 1, frame, np.ones((n, 8), "u2")))
 
 
+def receive(inbox: Inbox, n: int) -> None:
+    inbox.put([image(k) for k in range(n)])
+    inbox.close()
+
+
 def everything(inbox: Inbox) -> list[Item]:
     return inbox.take(1000, 1 << 30, 0)[1]
 
@@ -118,7 +123,7 @@ def test_scattered_losses_are_bounded() -> None:
 
 def test_block_makes_the_receiver_wait_and_loses_nothing() -> None:
     inbox = Inbox(3, 1 << 20, "block")
-    receiver = threading.Thread(target=lambda: (inbox.put([image(k) for k in range(200)]), inbox.close()))
+    receiver = threading.Thread(target=receive, args=(inbox, 200))
     receiver.start()
     got: list[int] = []
     while not inbox.drained:
@@ -130,7 +135,7 @@ def test_block_makes_the_receiver_wait_and_loses_nothing() -> None:
 
 def test_release_lets_a_waiting_receiver_finish_with_what_it_holds() -> None:
     inbox = Inbox(1, 1 << 20, "block")
-    receiver = threading.Thread(target=lambda: (inbox.put([image(k) for k in range(5)]), inbox.close()))
+    receiver = threading.Thread(target=receive, args=(inbox, 5))
     receiver.start()
     inbox.release()
     receiver.join()

@@ -43,7 +43,11 @@ def test_the_descriptor_is_readable_while_something_waits(outbox: Outbox) -> Non
 
 
 def test_a_full_outbox_makes_the_worker_wait(outbox: Outbox) -> None:
-    worker = threading.Thread(target=lambda: [outbox.put(item(k)) for k in range(100)])
+    def work() -> None:
+        for k in range(100):
+            outbox.put(item(k))
+
+    worker = threading.Thread(target=work)
     worker.start()
     got: list[str] = []
     while len(got) < 100:

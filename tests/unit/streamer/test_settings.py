@@ -219,7 +219,7 @@ def test_every_key_is_in_the_example_and_explained() -> None:
 
 
 def test_settings_other_than_the_defaults_survive_being_written(tmp_path: Path) -> None:
-    flags = {
+    flags: dict[str, dict[str, Any]] = {
         "pipeline": {"windows": {"Fe Ka": (6.2, 6.6), 'odd "name"': (1.0, 2.0)}, "replay_hosts": ["a", "b"]},
         "state": {"dir": tmp_path / 'with "quotes" \\ and Ü'},
         "metrics": {"listen": ""},
