@@ -1,0 +1,95 @@
+"""The report of a finished series: pictures and numbers from what its folder keeps.
+
+``python -m streamer.report FOLDER`` reads ``final.npz`` and writes PNG files and ``numbers.json`` beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+
+from streamer.run_data import Run
+
+NUMBERS: Final = "numbers.json"
+
+
+def make_report(folder: Path) -> dict[str, Any]:
+    """Draw and write the report of a series into its own folder.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``final.npz``.
+
+    Returns
+    -------
+    dict
+        What ``numbers.json`` says.
+
+    Raises
+    ------
+    OSError
+        Where files cannot be read or written.
+    ValueError
+        Where ``final.npz`` is no such file.
+    """
+    from streamer.plots import draw_report
+
+    run = Run.load(folder)
+    pictures = draw_report(run, folder)
+    said = numbers(run) | {"pictures": pictures}
+    (folder / NUMBERS).write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
+    return said
+
+
+def numbers(run: Run) -> dict[str, Any]:
+    """Return what can be said of a run in numbers: books, model, timings, decisions, each map's range."""
+    timings = run.meta.get("timings") or {}
+    return {
+        "series": run.series,
+        "technique": run.header.get("technique"),
+        "nav_shape": list(run.nav_shape),
+        "n_channels": int(run.axis.size),
+        "books": dict(run.books),
+        "balanced": run.balanced,
+        "model": run.meta.get("model"),
+        "rank": run.meta.get("rank"),
+        "noise_edge": run.meta.get("noise_edge"),
+        "timings": timings,
+        "decisions": run.decisions,
+        "maps": {name: _range(values) for name, values in run.maps.items()},
+    }
+
+
+def _range(values: np.ndarray[Any, Any]) -> dict[str, Any]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return {"measured": 0}
+    low, middle, high = (float(f(finite)) for f in (np.min, np.median, np.max))
+    return {"measured": int(finite.size), "min": low, "median": middle, "max": high}
+
+
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished series, with its final.npz.")],
+) -> None:
+    """Draw the report of a finished series: maps, scores, scree, eigenspectra, numbers."""
+    try:
+        said = make_report(folder)
+    except (OSError, ValueError) as error:
+        typer.echo(f"scanwise report: {error}", err=True)
+        raise typer.Exit(1) from error
+    for name in [*said["pictures"], NUMBERS]:
+        typer.echo(str(folder / name))
+
+
+def main() -> None:
+    """Run ``python -m streamer.report``."""
+    typer.run(report_command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The report of a finished series, for every shape a scan can have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.image
+import numpy as np
+import pytest
+import typer
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from streamer.plot_maps import UNMEASURED, Look, draw_map, limits_of
+from streamer.plots import STYLE, maps_figure, scree_figure
+from streamer.report import make_report, numbers, report_command
+from streamer.run_data import Run
+from tests.unit.streamer.finished import write
+
+NM = [
+    {"name": "y", "units": "nm", "offset": 0.0, "scale": 5.0},
+    {"name": "x", "units": "nm", "offset": 100.0, "scale": 2.0},
+]
+SCANS: dict[str, dict[str, Any]] = {
+    "line": {"nav_shape": (60,), "unmeasured": 7},
+    "volume": {"nav_shape": (3, 5, 8), "unmeasured": 30},
+    "points in a plane": {"nav_shape": (50,), "positions": np.random.default_rng(0).random((50, 2))},
+    "points on a line": {"nav_shape": (50,), "positions": np.random.default_rng(0).random((50, 1))},
+}
+
+
+@pytest.fixture(autouse=True)
+def style() -> Iterator[None]:
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def test_a_report_has_pictures_and_numbers(tmp_path: Path) -> None:
+    said = make_report(write(tmp_path, (12, 18), nav_axes=NM, unmeasured=20))
+    assert said["pictures"] == ["maps.png", "scores.png", "scree.png", "eigenspectra.png", "overview.png"]
+    for name in said["pictures"]:
+        assert matplotlib.image.imread(tmp_path / name).std() > 0.01
+    written = json.loads((tmp_path / "numbers.json").read_text())
+    assert written == said
+    assert (written["rank"], written["balanced"], written["nav_shape"]) == (2, True, [12, 18])
+    assert written["timings"]["latency_p99_ms"] == 4.5
+    assert written["maps"]["counts"]["measured"] == 12 * 18 - 20
+
+
+@pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
+def test_other_scans_than_grids_are_drawn(tmp_path: Path, scan: dict[str, Any]) -> None:
+    figure = maps_figure(Run.load(write(tmp_path, **scan)))
+    figure.draw_without_rendering()
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert any(t.startswith("Fe K denoised") for t in titles)
+
+
+def test_a_decision_and_its_answer_are_one(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path))
+    assert [(d["action"], d["outcome"]) for d in run.decisions] == [("stop", "accepted")]
+
+
+@pytest.mark.parametrize(
+    ("books", "balanced"),
+    [
+        ({"n_sent": 600, "processed": 600, "lost": {}}, True),
+        ({"n_sent": 600, "processed": 590, "lost": {"gap": 6, "overflow": 4}}, True),
+        ({"n_sent": 600, "processed": 590, "lost": {"gap": 6}}, False),
+    ],
+)
+def test_books_that_do_not_balance_are_told(tmp_path: Path, books: dict[str, Any], balanced: bool) -> None:
+    assert numbers(Run.load(write(tmp_path, books=books)))["balanced"] is balanced
+
+
+def test_maps_lie_where_their_axes_say(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path, (12, 18), nav_axes=NM))
+    ax = Figure().subplots()
+    draw_map(ax, run, run.maps["counts"], Look())
+    assert ax.get_xlabel() == "x (nm)"
+    assert tuple(ax.images[0].get_extent()) == (99.0, 135.0, 57.5, -2.5)
+
+
+def test_what_was_not_measured_is_grey(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path, (12, 18), unmeasured=18))
+    ax = Figure().subplots()
+    draw_map(ax, run, run.maps["counts"], Look())
+    shown = ax.images[0].to_rgba(np.ma.asarray(ax.images[0].get_array()))
+    assert np.allclose(shown[-1, :, :3], to_rgb(UNMEASURED))
+    assert not np.any(np.all(np.isclose(shown[:-1, :, :3], to_rgb(UNMEASURED)), axis=-1))
+
+
+def test_raw_and_denoised_windows_share_their_colours(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path))
+    figure = maps_figure(run)
+    pair = [ax.images[0] for ax in figure.axes if ax.get_title(loc="left").startswith("Fe K")]
+    assert len(pair) == 2
+    assert pair[0].get_clim() == pair[1].get_clim() == limits_of(run.maps["window/Fe K"])
+
+
+def test_scree_marks_the_rank(tmp_path: Path) -> None:
+    (ax,) = scree_figure(Run.load(write(tmp_path))).axes
+    kept, left_out, edge = ax.get_lines()
+    assert np.asarray(kept.get_xdata()).tolist() == [1, 2]
+    assert np.all(np.asarray(kept.get_ydata()) > np.asarray(left_out.get_ydata()).max())
+    assert np.asarray(edge.get_ydata())[0] < np.asarray(kept.get_ydata()).min()
+
+
+@pytest.mark.parametrize("values", [[np.nan, np.nan], [0.0, 0.0], [-3.0, -3.0], [2.0, 2.0]])
+def test_limits_of_flat_or_empty_maps_are_a_range(values: list[float]) -> None:
+    lo, hi = limits_of(np.array(values))
+    assert lo < hi
+    assert np.isnan(values[0]) or lo <= values[0] <= hi
+
+
+def test_a_folder_without_a_result_is_an_error_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        report_command(tmp_path)
+    assert ended.value.exit_code == 1
+    assert "final.npz" in capsys.readouterr().err
+
+
+def test_a_pickle_is_not_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "final.npz", meta=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="pickle"):
+        Run.load(tmp_path)
