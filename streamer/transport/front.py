@@ -10,6 +10,7 @@ import zmq
 
 from streamer.desk import Desk
 from streamer.events import AskReplay, Notify, Publish
+from streamer.exits import Exit
 from streamer.hub import Hub
 from streamer.inbox import Inbox
 from streamer.metrics import Metrics
@@ -75,7 +76,11 @@ class Front:
         self._results.sndhwm = max_queue
         self._results.maxmsgsize = 4096  # a subscription
         self.results_endpoint = bind(self._results, results_url, "results.url", curve)
-        self._control = ControlSocket(context, control_url, curve)
+        try:
+            self._control = ControlSocket(context, control_url, curve)
+        except Exit:
+            self._results.close()
+            raise
         self.control_endpoint = self._control.endpoint
         self._replay = ReplaySocket(context, inbox, curve, max_message_bytes)
         self._watched: zmq.Socket[bytes] | None = None

@@ -95,11 +95,7 @@ class ReplaySocket:
             self.close()
             socket = new_socket(self._context, zmq.DEALER)
             socket.maxmsgsize = self._max_bytes
-            try:
-                connect(socket, endpoint, "replay", self._curve)
-            except Exit:
-                socket.close()
-                raise
+            connect(socket, endpoint, "replay", self._curve)
             self.socket, self._endpoint = socket, endpoint
         return self.socket
 

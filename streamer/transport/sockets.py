@@ -39,7 +39,7 @@ def new_socket(context: Context, kind: int) -> zmq.Socket[bytes]:
 
 
 def bind(socket: zmq.Socket[bytes], url: str, key: str, curve: Curve | None) -> str:
-    """Bind and return the endpoint as it is (with the port that was chosen for port 0).
+    """Bind and return the endpoint as it is (with the port that was chosen for port 0); close on failure.
 
     Raises
     ------
@@ -52,12 +52,13 @@ def bind(socket: zmq.Socket[bytes], url: str, key: str, curve: Curve | None) -> 
     try:
         socket.bind(url)
     except zmq.ZMQError as error:
+        socket.close()
         raise Exit(UNAVAILABLE, _why(error, url, key)) from error
     return socket.get_string(zmq.LAST_ENDPOINT)
 
 
 def connect(socket: zmq.Socket[bytes], url: str, key: str, curve: Curve | None) -> str:
-    """Connect (in the background, again and again) and return the endpoint.
+    """Connect (in the background, again and again) and return the endpoint; close on failure.
 
     Raises
     ------
@@ -70,6 +71,7 @@ def connect(socket: zmq.Socket[bytes], url: str, key: str, curve: Curve | None) 
     try:
         socket.connect(url)
     except zmq.ZMQError as error:
+        socket.close()
         raise Exit(UNAVAILABLE, _why(error, url, key)) from error
     return url
 
