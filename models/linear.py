@@ -235,7 +235,9 @@ class LinearEngine:
 
     def _adopt(self, state: LearntState, sample: NDArray[np.int64], version: int, old: Published | None) -> Basis:
         exposure = self._map.exposure(sample, self.noise)
-        published = publish(version, state, self._map.raw(sample), exposure, self._windows, self.noise)
+        published = publish(
+            version, state, self._map.raw(sample), exposure, self._map.measured.size, self._windows, self.noise
+        )
         self._map.published = published
         if old is not None:
             self._angle = subspace_angle_deg(old, published)

@@ -73,10 +73,20 @@ class Published:
 
 
 def publish(
-    version: int, state: LearntState, raw: Float32, exposure: Float64, windows: ScanWindows, noise: NoiseModel
+    version: int,
+    state: LearntState,
+    raw: Float32,
+    exposure: Float64,
+    n_positions: int,
+    windows: ScanWindows,
+    noise: NoiseModel,
 ) -> Published:
-    """Make a version from what was learnt, and from raw scores (n, K) of positions with these exposures."""
-    shrinkage = fit_shrinkage(raw, exposure, state.scaling.n_effective, state.n_spectra)
+    """Make a version from what was learnt, and from raw scores (n, K) of some positions with these exposures.
+
+    `n_positions` were measured in all: each has pulled the basis by the noise of its accumulated counts, no matter in
+    how many visits they came.
+    """
+    shrinkage = fit_shrinkage(raw, exposure, state.scaling.n_effective, n_positions)
     spectra = state.scaling.eigenspectra(state.vectors)
     mean_score = np.zeros(raw.shape[1], dtype=np.float32)
     if raw.shape[0]:

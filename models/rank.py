@@ -70,11 +70,12 @@ def rank_by_variance(eigenvalues: ArrayLike, total: float, share: float = 0.95) 
 
 
 def rank_by_parallel(eigenvalues: ArrayLike, null_eigenvalues: ArrayLike) -> int:
-    """Parallel analysis: leading eigenvalues above the same-ranked ones of structureless data (Horn 1965)."""
-    values, null = np.asarray(eigenvalues), np.asarray(null_eigenvalues)
-    m = min(values.size, null.size)
-    below = np.flatnonzero(values[:m] <= null[:m])
-    return int(below[0]) if below.size else m
+    """Parallel analysis (Horn 1965): eigenvalues above the largest that structureless data of the same size has.
+
+    The largest at every rank, not the one of the same rank: behind k components the k+1st value is the first of noise.
+    """
+    null = np.asarray(null_eigenvalues)
+    return int(np.count_nonzero(np.asarray(eigenvalues) > null.max(initial=0.0)))
 
 
 def null_eigenvalues(n_channels: int, n_spectra: int, n_values: int, seed: int = 0, draws: int = 3) -> Float64:

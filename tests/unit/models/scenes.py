@@ -1,6 +1,7 @@
 """Small simulated Poisson scenes with known truth, and the offline references they are judged by."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ class Scene:
 
 
 def peak(d: int, centre: float, width: float) -> Float:
-    return np.exp(-0.5 * ((np.arange(d) - centre) / width) ** 2)
+    """A Gaussian line of unit height on channels 0 to d - 1."""
+    return np.asarray(np.exp(-0.5 * ((np.arange(d) - centre) / width) ** 2))
 
 
 def eds_scene(counts: float, side: int = 64, d: int = 1024, n_rare: int = 0, seed: int = 0) -> Scene:
@@ -55,7 +57,7 @@ def batch_pca_errors(counts: NDArray[np.integer], truth: Float, max_rank: int = 
     return np.array([weighted_error(f, truth) for f in fits]), np.array([((f - truth) ** 2).mean() for f in fits])
 
 
-def weighted_error(found: Float, truth: Float) -> float:
+def weighted_error(found: NDArray[Any], truth: Float) -> float:
     """Mean squared error in units of the Keenan-Kotula noise variance of the truth, summed over channels."""
     variance = truth.sum(axis=1, keepdims=True) * truth.sum(axis=0) / truth.sum()
     return float(((found - truth) ** 2 / variance).sum(axis=1).mean())

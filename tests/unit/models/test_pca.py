@@ -18,7 +18,7 @@ def scaled_counts(n: int, seed: int = 3, d: int = 400, counts: float = 200.0) ->
     shapes = [np.exp(-x / 150) + 0.05 + 9 * np.exp(-0.5 * ((x - c) / 4) ** 2) for c in (60, 150, 230, 320)]
     phases = np.stack([s / s.sum() for s in shapes])
     rows = rng.poisson(rng.dirichlet(np.full(4, 0.3), n) @ phases * counts)
-    return (rows / np.sqrt(phases.mean(axis=0) * counts)).astype(np.float32)
+    return np.asarray(rows / np.sqrt(phases.mean(axis=0) * counts), dtype=np.float32)
 
 
 @pytest.mark.parametrize("update", ["gram", "ritz"])
