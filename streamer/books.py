@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
-
-_NUMBERS: Final = ("received", "processed", "duplicates")
+from typing import Any
 
 
 class BooksDelta:
-    """Turns books that start anew with each series into numbers that only grow."""
+    """Turns numbers that start anew with each series into ones that only grow."""
 
     def __init__(self) -> None:
         self._series: str | None = None
-        self._seen: dict[str, int] = {}
+        self._seen = (0, 0)
 
-    def take(self, series: str | None, books: Mapping[str, Any]) -> dict[str, int]:
-        """Return the growth of each number since the last call; rejected ones as ``rejected/<reason>``."""
+    def take(self, series: str | None, books: Mapping[str, Any]) -> tuple[int, int]:
+        """Return how many more spectra were received and processed than at the last call."""
         if series != self._series:
-            self._series, self._seen = series, {}
-        now = {k: int(books[k]) for k in _NUMBERS}
-        now |= {f"rejected/{reason}": int(n) for reason, n in books["rejected"].items()}
-        change = {k: max(0, n - self._seen.get(k, 0)) for k, n in now.items()}
+            self._series, self._seen = series, (0, 0)
+        now = int(books["received"]), int(books["processed"])
+        received, processed = (max(0, n - before) for n, before in zip(now, self._seen, strict=True))
         self._seen = now
-        return change
+        return received, processed

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from streamer.closing import Closing, Portrait
 from streamer.config import PipelineConfig
-from streamer.events import Count, Event, Log, Publish, SeriesClosed, SeriesOpened
+from streamer.events import AskReplay, Count, Event, Log, Notify, Publish, SeriesClosed, SeriesOpened
 from streamer.inbox import Inbox
-from streamer.live import Live
+from streamer.live import Live, own
 from streamer.logs import Bounded
 from streamer.metrics import Metrics
 from streamer.outbox import Outbox, Outgoing, Reply, Request
@@ -82,7 +82,7 @@ class Engine:
         self._bounded = Bounded(log)
         self._live = Live(parts, denoised_wanted)
         self._portrait = Portrait()
-        self._events: list[Event] = []
+        self._events: list[Publish | Log | Notify | AskReplay] = []
         self._recovering = self._recovered = False
         self._abandoned = False
         self._next_tick_s = 0.0
@@ -167,7 +167,10 @@ class Engine:
             recorder.append(item)
         return held
 
-    def _keep(self, event: Event) -> None:
+    def _keep(self, event: Publish | Log | Notify | AskReplay | Count) -> None:
+        if isinstance(event, Count):
+            self._count(event)
+            return
         if isinstance(event, Publish):
             self._portrait.see(event.result)
         self._events.append(event)
@@ -195,7 +198,7 @@ class Engine:
         closing.submit(partial(portrait.write, folder, event.books, timings))
         if self._report:
             closing.submit(partial(closing.report, folder))
-        if self._recovered:
+        if self._recovered and self.pipeline.series is None:
             # Its series had the settings it began with; the next one has today's.
             self._recovered, self.pipeline.config = False, self.config
 
@@ -210,30 +213,29 @@ class Engine:
             for event in events:
                 self._send_one(event)
 
-    def _send_one(self, event: Event) -> None:
+    def _send_one(self, event: Publish | Log | Notify | AskReplay) -> None:
         match event:
             case Publish():
                 for result in self._live.published(event):
                     self.parts.outbox.put(result)
             case Log():
                 self._bounded.write(_LEVELS[event.level], event.kind, event.text, time.monotonic())
-            case Count():
-                self._count(event)
-            case SeriesOpened() | SeriesClosed():
-                raise AssertionError(event)
-            case _:
+            case Notify() | AskReplay():
                 self.parts.outbox.put(event)
 
     def _count(self, event: Count) -> None:
+        metrics = self.parts.metrics
         match event.name:
+            case "rejected":
+                metrics.rejected(event.label, event.n)
+            case "duplicates":
+                metrics.duplicates(event.n)
             case "anomalies":
-                self.parts.metrics.anomalies(event.n)
+                metrics.anomalies(event.n)
             case "decisions":
-                self.parts.metrics.decision(event.label, event.n)
-            case "rejected" if self.pipeline.series is None:
-                self.parts.metrics.rejected(event.label, event.n)
-            case _:
-                pass
+                metrics.decision(event.label, event.n)
+            case "model":
+                pass  # the status has it, with the rank
 
     # Requests
 
@@ -248,7 +250,7 @@ class Engine:
                 self.pipeline.check_change(control.val, params)
                 self._feed(Change(time.time_ns(), control.val, params))
                 self._send()
-            reply = self.pipeline.answer(control, self._boot)
+            reply = own(self.pipeline.answer(control, self._boot))
         except RequestError as error:
             reply = Control("nack", control.id, control.val, {"error": str(error), "boot": self._boot})
         answer: Outgoing = Reply(request.client, reply)
@@ -300,6 +302,8 @@ class Engine:
 
     def _finish(self) -> None:
         """Say how things stand at the end; an open series is left for the next start."""
+        for request in self.parts.inbox.take_requests():
+            self._answer(request)
         if self.pipeline.series is not None:
             self._process(())
         self._live.final(self.pipeline, self._portrait)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from streamer.books import BooksDelta
 from streamer.closing import Portrait
 from streamer.events import Publish
 from streamer.pipeline import Pipeline
-from streamer.wire import Result, f4
+from streamer.wire import Control, Result, f4
 
 if TYPE_CHECKING:
     from streamer.engine import Parts
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAPS_S: Final = 0.25
 MAPS_SHARE: Final = 0.05
 STATUS_S: Final = 1.0
+Message = TypeVar("Message", Result, Control)
 _BASES: Final = 4
 """Versions remembered for `denoised`: a batch may still speak of the one before."""
 
@@ -98,7 +99,6 @@ class Live:
             # Large maps come less often, so that making them never takes more than its share of the time.
             self._next_maps_s = now_s + max(MAPS_S, (time.monotonic() - now_s) / MAPS_SHARE)
         if now_s >= self._next_status_s:
-            self._next_status_s = now_s + STATUS_S
             self.publish_status(pipeline.status(), portrait)
 
     def recovering(self, status: Mapping[str, Any]) -> None:
@@ -115,6 +115,7 @@ class Live:
 
     def publish_status(self, status: Mapping[str, Any], portrait: Portrait) -> None:
         """Publish a status with what only the engine knows."""
+        self._next_status_s = time.monotonic() + STATUS_S
         self.count(status, status["series"])
         self._parts.metrics.model(status["model"], status["rank"])
         self._parts.metrics.missing(status["lost"])
@@ -124,14 +125,14 @@ class Live:
 
     def count(self, books: Mapping[str, Any], series: str | None, *, before: bool = False) -> None:
         """Bring the metrics up to the books; `before` takes them as counted by an earlier process."""
-        change = self._delta.take(series, books)
+        received, processed = self._delta.take(series, books)
         if not before:
-            self._parts.metrics.books(change)
+            self._parts.metrics.spectra(received, processed)
 
     def _publish_maps(self, pipeline: Pipeline, portrait: Portrait) -> None:
         self._changed = False
         with self._parts.timings.stage("maps"):
-            for result in pipeline.maps():
+            for result in map(own, pipeline.maps()):
                 array = next(iter(result.arrays.values()))
                 before = self._maps.get(result.topic)
                 if before is None or not _same(before, array):
@@ -160,6 +161,11 @@ class Live:
             "lag_ms": max(0.0, (time.time_ns() - depth.oldest_ns) / 1e6) if depth.oldest_ns else 0.0,
             "level": 0,
         }
+
+
+def own(message: Message) -> Message:
+    """Return a result or answer with arrays of its own: it is sent, and read, while the worker goes on."""
+    return replace(message, arrays={name: array.copy() for name, array in message.arrays.items()})
 
 
 def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:

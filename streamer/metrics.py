@@ -78,21 +78,21 @@ class Metrics:
         self._bytes.inc(nbytes)
         self._last_ns = t_ns
 
-    def books(self, change: Mapping[str, int]) -> None:
-        """Add what changed in the books of a series since the last call."""
-        self._received.inc(change["received"])
-        self._processed.inc(change["processed"])
-        self._duplicates.inc(change["duplicates"])
-        for key, n in change.items():
-            if key.startswith("rejected/"):
-                self._rejected.labels(key.removeprefix("rejected/")).inc(n)
+    def spectra(self, received: int, processed: int) -> None:
+        """Add spectra."""
+        self._received.inc(received)
+        self._processed.inc(processed)
+
+    def duplicates(self, n: int) -> None:
+        """Count repeats."""
+        self._duplicates.inc(n)
 
     def missing(self, lost: Mapping[str, int]) -> None:
         """Set what is missing of the open series; replays may still bring it."""
         self._missing.set(sum(lost.values()))
 
     def rejected(self, reason: str, n: int = 1) -> None:
-        """Count messages rejected outside any series."""
+        """Count messages that could not be credited."""
         self._rejected.labels(reason).inc(n)
 
     def anomalies(self, n: int) -> None:

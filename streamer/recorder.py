@@ -41,7 +41,6 @@ class Recorder:
 
     def open(self, series: str, record: Mapping[str, Any]) -> None:
         """Begin the journal of a series; written with its first items."""
-        self._state.retain(self._keep, self._max_bytes)
         try:
             self.folder = self._state.new_folder(series)
             self._file = os.open(self.folder / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
@@ -77,7 +76,14 @@ class Recorder:
             raise self._failed(error) from error
 
     def close(self, books: Mapping[str, Any]) -> tuple[Path, Callable[[], None]]:
-        """Write the end of the series; return its folder, and what makes the journal durable (which can take long)."""
+        """Write the end of the series.
+
+        Returns
+        -------
+        folder : Path
+        make_durable : callable
+            Syncs the journal and deletes recordings that are too old; it can take long, any thread may call it.
+        """
         if self._file is None or self.folder is None:
             raise ValueError("no journal is open")
         self._waiting += pack_record(Closed(books))
@@ -90,6 +96,7 @@ class Recorder:
                 os.fsync(file)
                 os.close(file)
                 write_books(folder, books)
+                self._state.retain(self._keep, self._max_bytes)
             except OSError as error:
                 raise self._failed(error) from error
 
