@@ -60,7 +60,8 @@ def limits_of(values: NDArray[Any], *, symmetric: bool = False) -> tuple[float, 
     if not finite.size:
         return 0.0, 1.0
     if symmetric:
-        top = float(np.percentile(np.abs(finite), _SPREAD[1])) or 1.0
+        # A score that only a few positions have is worth seeing, too.
+        top = float(np.percentile(np.abs(finite), _SPREAD[1])) or float(np.abs(finite).max()) or 1.0
         return -top, top
     lo, hi = (float(v) for v in np.percentile(finite, _SPREAD))
     if hi - lo > 1e-6 * abs(hi):

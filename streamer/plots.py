@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from streamer.plot_maps import QUALITY, Look, draw_map, limits_of
-from streamer.run_data import Run
+from streamer.run_data import Run, at_equal_dwell
 
 STYLE: Final[dict[Any, Any]] = {
     "font.size": 8,
@@ -141,9 +141,15 @@ def _quality_panel(run: Run, values: NDArray[Any]) -> _Panel:
 
 
 def window_panels(run: Run, label: str) -> list[_Panel]:
-    """Return raw and denoised map of an energy window on one colour scale, that of the denoised one."""
-    raw, denoised = run.maps[f"raw/{label}"], run.maps[f"window/{label}"]
-    look = Look(unit="counts", limits=limits_of(denoised))
+    """Return raw and denoised map of an energy window on one colour scale, that of the denoised one.
+
+    Where dwell differs between positions both are scaled to the median dwell.
+    """
+    dwell_s = run.maps.get("dwell")
+    raw, _ = at_equal_dwell(run.maps[f"raw/{label}"], dwell_s)
+    denoised, median_s = at_equal_dwell(run.maps[f"window/{label}"], dwell_s)
+    unit = "counts" if median_s is None else f"counts in {_seconds(median_s)}"
+    look = Look(unit=unit, limits=limits_of(denoised))
     return [
         _Panel(f"{label} raw: {_mean_sd(raw)}", _draws(run, raw, look)),
         _Panel(f"{label} denoised: {_mean_sd(denoised)}", _draws(run, denoised, look)),

@@ -143,5 +143,23 @@ class Run:
         return list(merged.values())
 
 
+def at_equal_dwell(values: NDArray[Any], dwell_s: NDArray[Any] | None) -> tuple[NDArray[Any], float | None]:
+    """Scale counts to what they would be had every position got the median dwell, to be looked at.
+
+    Returns
+    -------
+    values : array like `values`
+    dwell_s : float or None
+        The median dwell; None where all got the same (or nobody knows), and `values` are as they were.
+    """
+    if dwell_s is None or dwell_s.shape != values.shape:
+        return values, None
+    measured = np.isfinite(dwell_s) & (dwell_s > 0)
+    if not measured.any() or np.ptp(dwell_s[measured]) <= 1e-3 * dwell_s[measured].max():
+        return values, None
+    median_s = float(np.median(dwell_s[measured]))
+    return values * np.divide(median_s, dwell_s, out=np.full(dwell_s.shape, np.nan), where=measured), median_s
+
+
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamer.glyphs import half_blocks, sparkline
+from streamer.run_data import at_equal_dwell
 from streamer.wire.results import Result
 
 SILENT_S: Final = 3.0
@@ -92,12 +93,15 @@ class Watched:
         return int(np.prod(shape)) * int(self.series.get("passes") or 1) if shape else None
 
     def choose_map(self, wanted: str | None) -> tuple[str, NDArray[Any]] | None:
-        """Return the wanted map, or else the first denoised window, or counts."""
-        if wanted is not None and wanted in self.maps:
-            return wanted, self.maps[wanted]
-        names = [n for n in self.maps if n.startswith("window/")] + ["counts"]
-        name = next((n for n in names if n in self.maps), None) if wanted is None else None
-        return None if name is None else (name, self.maps[name])
+        """Return the wanted map, or else the first denoised window, or counts; these scaled to equal dwell."""
+        names = [wanted] if wanted is not None else [n for n in self.maps if n.startswith("window/")] + ["counts"]
+        name = next((n for n in names if n in self.maps), None)
+        if name is None:
+            return None
+        if not name.startswith(("window/", "raw/", "counts")):
+            return name, self.maps[name]
+        values, dwell_s = at_equal_dwell(self.maps[name], self.maps.get("dwell"))
+        return (name, values) if dwell_s is None else (f"{name}, at equal dwell", values)
 
 
 _BOOKS: Final = ("n_sent", "received", "processed", "lost", "rejected", "duplicates")
