@@ -22,7 +22,7 @@ from simulator.playback import Playback
 from simulator.preload import Preloaded
 from simulator.scene import Scene
 from simulator.schedule import Plan
-from simulator.server import Apparatus, Link, Sent, Server, connected
+from simulator.server import Apparatus, Link, Sent, Server, connected, drain
 
 EXIT_ERROR = 1
 SHOW_PROGRESS_S = 2.0
@@ -128,6 +128,7 @@ def run(job: Job | Recording, link: Link, speed: float) -> Sent:
         stack.enter_context(_signals(server))
         server.run()
         sent = server.linger(link.linger_s)
+    drain()
     if line is not None:
         console.print(f"faults: {line.spoiled}", highlight=False)
     return sent

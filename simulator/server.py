@@ -75,6 +75,11 @@ def connected(link: Link, name: str) -> Iterator[tuple[client.Outlet, client.Con
         yield outlet, controller
 
 
+def drain() -> None:
+    """Wait until closed sockets have sent what they hold, a second at most: a process that just exits drops it."""
+    zmq.Context.instance().term()
+
+
 class Apparatus(Protocol):
     """An instrument without clock and socket: simulated, or a recording."""
 

@@ -18,8 +18,8 @@ PATIENCE_MS = 20_000
 RUN = "import typer; from simulator.cli import {0}; typer.run({0})"
 
 
-def command(name: str, *options: str) -> list[str]:
-    return [sys.executable, "-c", RUN.format(name), *options, "--replay", "tcp://127.0.0.1:*", "--control", ""]
+def command(name: str, *options: str, replay: str = "tcp://127.0.0.1:*") -> list[str]:
+    return [sys.executable, "-c", RUN.format(name), *options, "--replay", replay, "--control", ""]
 
 
 @pytest.fixture
@@ -68,6 +68,15 @@ def test_simulate_sends_what_it_says_and_saves_its_truth(puller: zmq.Socket[byte
     chi2 = float((((got - expected) ** 2) / np.where(busy, expected, 1.0))[busy].sum())
     spread = float(np.sqrt((2 + 1 / expected[busy]).sum()))
     assert abs(chi2 - busy.sum()) < 5 * spread
+
+
+def test_a_push_hands_over_everything_before_the_process_ends(puller: zmq.Socket[bytes]) -> None:
+    options = ["--shape", "40", "50", "--passes", "10", "--block", "500", "--rate", "0", "--preload", "--counts", "5"]
+    options += ["--pattern", "push", "--connect", "--data", url(puller)]
+    made = subprocess.Popen(command("simulate", *options, replay=""), stdout=subprocess.DEVNULL)
+    found = receive_all(puller)
+    made.wait(20)
+    assert sum(m.n for m in found if isinstance(m, Block)) == 20000
 
 
 def test_sigterm_ends_the_series_as_aborted(puller: zmq.Socket[bytes]) -> None:
