@@ -263,6 +263,9 @@ class Engine:
         self.pipeline = pipeline
         self._recovering = self._recovered = True
         self._begin(series)
+        self._live.recovering(
+            {**pipeline.status(), "state": "recovering", "series": series, "recovered": 0.0}, at_once=True
+        )
 
     def remember(self, events: Sequence[Event]) -> None:
         """Take what was published by an earlier process: known, not sent again."""

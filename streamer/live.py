@@ -101,9 +101,9 @@ class Live:
         if now_s >= self._next_status_s:
             self.publish_status(pipeline.status(), portrait)
 
-    def recovering(self, status: Mapping[str, Any]) -> None:
+    def recovering(self, status: Mapping[str, Any], *, at_once: bool = False) -> None:
         """Publish the status of a recovery where it is due."""
-        if time.monotonic() >= self._next_status_s:
+        if at_once or time.monotonic() >= self._next_status_s:
             self._next_status_s = time.monotonic() + STATUS_S
             self._parts.outbox.put(Publish(Result("status", {**status, **self._flow(status)})))
 
