@@ -125,7 +125,7 @@ class Controller:
 
     Raises
     ------
-    zmq.ZMQError
+    OSError
         Where the address is wrong.
     """
 

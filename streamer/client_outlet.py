@@ -92,7 +92,7 @@ class Outlet:
     ------
     ValueError
         Where `replay` names no address that the streamer could connect to.
-    zmq.ZMQError
+    OSError
         Where an address is wrong or taken.
     """
 
@@ -134,7 +134,7 @@ class Outlet:
         try:
             # A replay may have more messages than any queue: they are the kept ones, so memory is bounded.
             self._router = open_socket(zmq.ROUTER, replay, bind=True, curve=curve, hwm=0)
-        except zmq.ZMQError:
+        except OSError:
             self._data.close()
             raise
         self.replay = endpoint(self._router)

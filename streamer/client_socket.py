@@ -70,8 +70,8 @@ def open_socket(
 
     Raises
     ------
-    zmq.ZMQError
-        Where the address is wrong or taken.
+    OSError
+        Where the address is wrong or taken, saying which.
     """
     socket: zmq.Socket[Any] = zmq.Context.instance().socket(kind)
     socket.set_hwm(hwm)
@@ -84,9 +84,9 @@ def open_socket(
         curve.apply(socket)
     try:
         socket.bind(url) if bind else socket.connect(url)
-    except zmq.ZMQError:
+    except zmq.ZMQError as error:
         socket.close()
-        raise
+        raise OSError(error.errno, f"{url}: {error.strerror}") from error
     return socket
 
 

@@ -31,7 +31,7 @@ class Viewer:
 
     Raises
     ------
-    zmq.ZMQError
+    OSError
         Where the address is wrong.
     """
 

@@ -23,6 +23,7 @@ from rich.text import Text
 from streamer.children import Child, ChildFailed, child, free_urls
 from streamer.client import Controller, NoAnswer, RequestRefused, Viewer
 from streamer.demo_truth import Truth, compare, raw_counts
+from streamer.report import NUMBERS
 from streamer.run_data import FINAL, Run
 from streamer.watch import TOPICS, Screen
 from streamer.watch_view import Watched
@@ -103,8 +104,14 @@ def run(places: Places, seed: int, console: Console, *, live: bool = True) -> di
             watched = _show(viewer, places, console, [daemon, instrument], live=live)
             with console.status("waiting for the instrument to end"):
                 instrument.wait(END_S)
-        with console.status("drawing the report"):
-            folder = _finish(places, daemon)
+        with console.status("waiting for the daemon to end"):
+            folder = _finished(places, daemon)
+    with (
+        console.status("drawing the report"),
+        child("the report", ["report", str(folder)], places.out / "report.log") as report,
+    ):
+        report.wait(DRAW_S)
+    _copy(folder, places.out)
     with console.status("comparing with the truth"):
         return _measure(folder, places, watched)
 
@@ -140,7 +147,9 @@ def _interruptible() -> Iterator[None]:
 def _daemon_arguments(places: Places) -> list[str]:
     config = places.out / "demo.toml"
     windows = "".join(f'"{label}" = [{lo}, {hi}]\n' for label, (lo, hi) in WINDOWS.items())
-    config.write_text(f'[pipeline.decisions]\nmode = "enforce"\n\n[pipeline.windows]\n{windows}', "utf-8")
+    # The report is drawn by a child of our own: one that the daemon started could outlive us.
+    sections = f'[state]\nreport = false\n\n[pipeline.decisions]\nmode = "enforce"\n\n[pipeline.windows]\n{windows}'
+    config.write_text(sections, "utf-8")
     arguments = ["run", "--config", str(config), "--source", places.data, "--results", places.results]
     return [*arguments, "--control", places.control, "--metrics", "", "--state", str(places.state)]
 
@@ -199,16 +208,19 @@ def _follow(screen: Screen, console: Console, done: Callable[[Watched], bool]) -
 # -- afterwards -----------------------------------------------------------------------------------------------
 
 
-def _finish(places: Places, daemon: Child) -> Path:
-    """End the daemon, which draws its report first; copy what it left and return the series' folder."""
+def _finished(places: Places, daemon: Child) -> Path:
+    """End the daemon and return the folder of the series that it finished."""
     daemon.ask_to_end()
-    daemon.wait(DRAW_S)
+    daemon.wait(END_S)
     finished = [path.parent for path in places.state.glob(f"*/{FINAL}")]
     if len(finished) != 1:
         raise ChildFailed(f"{len(finished)} series were finished instead of one; last lines:\n{daemon.tail()}")
-    for path in [*finished[0].glob("*.png"), finished[0] / "numbers.json", finished[0] / FINAL]:
-        shutil.copy(path, places.out)
     return finished[0]
+
+
+def _copy(folder: Path, out: Path) -> None:
+    for path in [*folder.glob("*.png"), folder / NUMBERS, folder / FINAL]:
+        shutil.copy(path, out)
 
 
 def _measure(folder: Path, places: Places, watched: Watched) -> dict[str, Any]:

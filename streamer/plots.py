@@ -189,14 +189,16 @@ def draw_scree(ax: Axes, run: Run) -> None:
     rank, edge = int(run.meta.get("rank") or 0), run.meta.get("noise_edge")
     order = np.arange(1, values.size + 1)
     positive = values > 0
-    kept = positive & (order <= rank)
-    ax.semilogy(order[kept], values[kept], "o", ms=4, color=_KEPT, label=f"kept: rank {rank}")
+    # A group of rare positions is one more of the rank's eigenspectra, and none of these eigenvalues.
+    kept = positive & (values > edge if edge else order <= rank)
+    ax.semilogy(order[kept], values[kept], "o", ms=4, color=_KEPT, label=f"kept: {np.count_nonzero(kept)}")
     ax.semilogy(order[positive & ~kept], values[positive & ~kept], "o", ms=3, color=_LEFT_OUT, label="left out")
     if edge:
         ax.axhline(float(edge), color=_EDGE, lw=1, ls="--", label=f"noise edge {float(edge):.3g}")
     ax.set_xlabel("component")
     ax.set_ylabel("eigenvalue (noise variance = 1)")
-    ax.set_title(f"rank {rank} of {values.size} eigenvalues")
+    groups = rank - np.count_nonzero(kept)
+    ax.set_title(f"rank {rank}" + (f", {groups} of it for groups of rare positions" if groups > 0 else ""))
     ax.legend(loc="upper right")
 
 

@@ -137,7 +137,7 @@ def watch(
                     Controller(control, "watch", role="viewer", timeout_s=1.0, curve=curve)
                 )
                 asked = AskedWindow(controller, float(bounds[1]), float(bounds[2]))
-        except (ValueError, OSError) as error:  # zmq's errors are OSErrors
+        except (ValueError, OSError) as error:
             typer.echo(f"scanwise watch: {error}", err=True)
             raise typer.Exit(2) from error
         screen = Screen(viewer, results, Console(), map_name if asked is None else asked.name)
