@@ -183,6 +183,10 @@ class Learner:
         n = tracker.n_rows if tracker is not None else 0.0
         return self._state(vectors, values, scaling, n)
 
+    def work(self) -> bool:
+        """Use idle time for the next state, a millisecond or so; False when there is nothing to do."""
+        return isinstance(self._tracker, Moments) and self._tracker.work()
+
     def _state(self, vectors: Float64, values: Float64, scaling: Scaling, n: float) -> LearntState:
         eigenvalues = values / max(n, 1.0)
         edge = noise_edge(scaling.n_effective, n)

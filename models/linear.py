@@ -104,7 +104,7 @@ class LinearEngine:
         width = (axis or Axis("channel", "", n_channels)).peak_width_channels()
         self._windows = ScanWindows.for_peaks(n_channels, width)
         self._learner = Learner(n_channels, self.config, noise, width)
-        self._map = ScoreMap(n_positions, n_channels, self.config.store_limit_bytes)
+        self._map = ScoreMap(n_positions, n_channels, self.config.max_rank, self.config.store_limit_bytes)
         self._held = HeldBack(n_positions, self._windows, self.config.novelty_min)
         self._novelty_due = False
         self._angle = float("nan")
@@ -262,11 +262,11 @@ class LinearEngine:
         self._map.novelties = NoveltySpectra(stack, tuple(groups), tuple(scores))
 
     def background(self) -> bool:
-        """Re-project one bounded chunk of positions exactly; True while there is more."""
+        """Use idle time, a few ms: re-project some positions exactly, then refine the tracker; True while more."""
         per_row = max(16.0, 4 * self._learner.mean_values_per_row)
         waiting = self._map.next_inexact(int(np.clip(_CHUNK_VALUES / per_row, 32, 4096)))
         if waiting is None:
-            return False
+            return self._learner.work()
         self._map.reproject(waiting)
         return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import sparse
 
@@ -10,7 +12,18 @@ from models.kernels import add_pairs
 from models.pca import orthonormal
 from models.preprocess import Scaling
 
-_ITERATIONS = 2
+_FIRST_STEPS, _STEPS, _ROUNDS = 4, 2, 3
+_PANEL_VALUES = 1 << 19
+
+
+@dataclass
+class _Sweep:
+    """A product with the moment that is under way."""
+
+    vectors: Float64
+    columns: Float32
+    image: Float32
+    row: int = 0
 
 
 class Moments:
@@ -29,7 +42,10 @@ class Moments:
     def __init__(self, n_channels: int, keep: int) -> None:
         self._half: Float32 = np.zeros((n_channels, n_channels), dtype=np.float32)
         self._keep = keep
-        self._vectors: Float64 | None = None
+        self._next: Float64 | None = None
+        self._scaling: Scaling | None = None
+        self._sweep: _Sweep | None = None
+        self._rounds = 0
         self.n_rows = 0.0
 
     def add(self, counts: sparse.csr_array, squared_weight: Float64) -> None:
@@ -44,27 +60,60 @@ class Moments:
 
     def times(self, columns: Float32) -> Float32:
         """The moment times columns (D, k)."""
-        half = self._half
-        diagonal = np.ascontiguousarray(np.diagonal(half))[:, None]
-        return np.asarray(half @ columns + half.T @ columns - diagonal * columns, dtype=np.float32)
+        image = np.zeros_like(columns)
+        self._add_panel(columns, image, 0, columns.shape[0])
+        return image
 
-    def solve(self, scaling: Scaling, iterations: int = _ITERATIONS) -> tuple[Float64, Float64]:
-        """Leading vectors (m, k) and summed variances (k,) in a scaling; each call starts from the last result."""
-        vectors = self._start(scaling)
-        for _ in range(iterations):
-            vectors = orthonormal(scaling.merge(self.times(scaling.projector(vectors))))
-        image = scaling.merge(self.times(scaling.projector(vectors)))
-        small = vectors.T @ image
-        values, rotation = np.linalg.eigh((small + small.T) / 2)
+    def _add_panel(self, columns: Float32, image: Float32, first: int, last: int) -> None:
+        """Add what rows first to last of the stored half contribute to the product."""
+        panel = self._half[first:last]
+        image[first:last] += panel @ columns
+        image += panel.T @ columns[first:last]
+        diagonal = panel[np.arange(last - first), np.arange(first, last)]
+        image[first:last] -= diagonal[:, None] * columns[first:last]
+
+    def solve(self, scaling: Scaling) -> tuple[Float64, Float64]:
+        """Leading vectors (m, k) and summed variances (k,) in a scaling.
+
+        Each call takes a few steps of subspace iteration from where the last one ended; `work` takes more in between.
+        """
+        self._scaling, self._sweep, self._rounds = scaling, None, _ROUNDS
+        steps = _FIRST_STEPS if self._next is None else _STEPS
+        for _ in range(steps):
+            vectors = self._start(scaling)
+            values, rotation = self._step(scaling, vectors, self.times(scaling.projector(vectors)))
         live = int(np.count_nonzero(values > 1e-6 * max(float(values.max(initial=0.0)), 1e-300)))
         order = np.arange(values.size)[::-1][:live]
-        vectors = vectors @ rotation[:, order]
-        self._vectors = scaling.eigenspectra(vectors).T.astype(np.float64)
-        return vectors, values[order]
+        return vectors @ rotation[:, order], values[order]
+
+    def _step(self, scaling: Scaling, vectors: Float64, image: Float32) -> tuple[Float64, Float64]:
+        """Rayleigh-Ritz values and rotation in the span of the vectors; their image is where to start next."""
+        merged = scaling.merge(image)
+        small = vectors.T @ merged
+        values, rotation = np.linalg.eigh((small + small.T) / 2)
+        self._next = scaling.eigenspectra(orthonormal(merged @ rotation[:, ::-1])).T.astype(np.float64)
+        return values, rotation
+
+    def work(self) -> bool:
+        """Do a part of the next step (about a millisecond); False when enough was done since the last `solve`."""
+        if self._rounds == 0 or self._next is None or self._scaling is None:
+            return False
+        if self._sweep is None:
+            vectors = self._start(self._scaling)
+            columns = self._scaling.projector(vectors)
+            self._sweep = _Sweep(vectors, columns, np.zeros_like(columns))
+        sweep, size = self._sweep, self._half.shape[0]
+        last = min(sweep.row + _PANEL_VALUES // size + 1, size)
+        self._add_panel(sweep.columns, sweep.image, sweep.row, last)
+        sweep.row = last
+        if last == size:
+            self._step(self._scaling, sweep.vectors, sweep.image)
+            self._sweep, self._rounds = None, self._rounds - 1
+        return True
 
     def _start(self, scaling: Scaling) -> Float64:
-        """The last components in the present scaling, filled up with fixed random columns."""
+        """Where the last step ended, in the present scaling, filled up with fixed random columns."""
         k = min(self._keep, scaling.n_groups)
-        known = np.zeros((scaling.n_groups, 0)) if self._vectors is None else scaling.merge(self._vectors)
+        known = np.zeros((scaling.n_groups, 0)) if self._next is None else scaling.merge(self._next)
         fill = np.random.default_rng(0).standard_normal((scaling.n_groups, k - min(known.shape[1], k)))
         return orthonormal(np.concatenate([known[:, :k], fill / np.sqrt(scaling.n_groups)], axis=1))

@@ -21,7 +21,7 @@ class ScoreMap:
     Raw scores are linear in the counts (counts @ projector), so that visits add up and a new basis is a product away.
     """
 
-    def __init__(self, n_positions: int, n_channels: int, limit_bytes: int) -> None:
+    def __init__(self, n_positions: int, n_channels: int, max_rank: int, limit_bytes: int) -> None:
         self.store = CountStore(n_positions, n_channels, limit_bytes)
         self.n_positions, self.n_channels = n_positions, n_channels
         self.totals: Float64 = np.zeros(n_positions)
@@ -29,7 +29,11 @@ class ScoreMap:
         self.exact: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
         self.published: Published | None = None
         self.novelties = NoveltySpectra(np.zeros((0, n_channels), dtype=np.float32))
-        self._raw: Float32 = np.zeros((n_positions, 0), dtype=np.float32)
+        # Wide enough for any basis; only the first K columns are in use.
+        self._raw: Float32 = np.zeros((n_positions, max_rank), dtype=np.float32)
+        self._stale: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
+        self._turn: Float32 = np.zeros((0, 0), dtype=np.float32)
+        self._n_columns = 0
         self._cursor = n_positions
 
     @property
@@ -42,6 +46,7 @@ class ScoreMap:
         if replace:
             self.totals[index], self.visits[index] = 0.0, 0
             self._raw[index] = 0.0
+            self._stale[index] = False
         fresh = self.visits[index] == 0
         np.add.at(self.totals, index, total)
         np.add.at(self.visits, index, np.uint32(1))
@@ -51,10 +56,20 @@ class ScoreMap:
 
     def accumulate(self, index: Index, raw: Float32) -> None:
         """Add the raw scores (n, K) of visits."""
+        self._freshen(index)
+        columns = self._raw[:, : raw.shape[1]]
         if index.size == 1:
-            self._raw[index[0]] += raw[0]
+            columns[index[0]] += raw[0]
         else:
-            np.add.at(self._raw, index, raw)
+            np.add.at(columns, index, raw)
+
+    def _freshen(self, index: NDArray[Any]) -> None:
+        """Turn those of the positions that are still in the basis before this one."""
+        stale = index[self._stale[index]]
+        if stale.size:
+            old, new = self._turn.shape
+            self._raw[stale, :new] = self._raw[stale, :old] @ self._turn
+            self._stale[stale] = False
 
     def exposure(self, index: NDArray[Any], noise: NoiseModel) -> Float64:
         """Variance summed over channels of the accumulated counts of positions, (n,)."""
@@ -62,13 +77,14 @@ class ScoreMap:
 
     def raw(self, index: NDArray[Any]) -> Float32:
         """Raw scores (n, K) of positions."""
-        return np.asarray(self._raw[index])
+        self._freshen(index)
+        return np.asarray(self._raw[index, : self._n_columns])
 
     def scores(self, index: NDArray[Any]) -> Float32:
         """Published scores of positions (n, K); NaN where nothing was measured."""
         if self.published is None:
             return np.zeros((len(index), 0), dtype=np.float32)
-        scores = self.published.scores(self._raw[index], self.exposure(index, self.published.test.noise))
+        scores = self.published.scores(self.raw(index), self.exposure(index, self.published.test.noise))
         if self.novelties.groups:
             scores = np.concatenate([scores, self.novelties.of(index)], axis=1)
         scores[self.visits[index] == 0] = np.nan
@@ -76,18 +92,21 @@ class ScoreMap:
 
     def reexpress(self, old: Published | None, projector: Float32) -> None:
         """Take all raw scores to a new projector (D, K): by rotation, or from the counts if there was no basis yet."""
+        self._n_columns = projector.shape[1]
         if old is None:
-            self._raw = np.zeros((self.n_positions, projector.shape[1]), dtype=np.float32)
             measured = self.measured
             for part, counts in self.store.chunks(measured[self.store.complete(measured)], 1024):
                 self._set(part, as_float32(counts) @ projector)
         else:
-            self._raw = self._raw @ (old.eigenspectra @ projector)
+            self._freshen(np.flatnonzero(self._stale))
+            self._turn = old.eigenspectra @ projector
+            self._stale = self.visits > 0
             self.exact[:] = False
         self._cursor = 0
 
     def _set(self, index: NDArray[Any], raw: Float32) -> None:
-        self._raw[index] = raw
+        self._raw[index, : raw.shape[1]] = raw
+        self._stale[index] = False
         self.exact[index] = True
 
     def next_inexact(self, n: int) -> NDArray[np.int64] | None:
@@ -138,7 +157,7 @@ class ScoreMap:
         """What the components alone expect at positions (n, D), novelties left out."""
         if self.published is None:
             return np.full((len(index), self.n_channels), np.nan, dtype=np.float32)
-        scores = self.published.scores(self._raw[index], self.exposure(index, self.published.test.noise))
+        scores = self.published.scores(self.raw(index), self.exposure(index, self.published.test.noise))
         return np.asarray(self.published.basis.mean + scores @ self.published.eigenspectra, dtype=np.float32)
 
     def counts(self, index: NDArray[Any]) -> Float32:

@@ -10,6 +10,7 @@ from models.base import Float32, Float64
 from models.rank import spike_strength
 
 _BRIGHT = 8.0
+_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,19 @@ class ScoreShrinkage:
 
     def apply(self, raw: Float32, exposure: Float64, fitted: bool = True) -> Float32:
         """Shrunk scores (n, K) in the units of the raw ones, 0 where there is no exposure."""
-        safe = np.where(exposure > 0, exposure, 1.0)[:, None]
-        along = (raw / safe - self.centre) @ self.axes
-        known = self.signal * safe
-        factor = known / (known + 1.0)
-        if fitted:
-            factor /= self.pull
-        scores = (self.centre + (along * factor) @ self.axes.T) * np.maximum(exposure, 0.0)[:, None]
-        return np.asarray(scores, dtype=np.float32)
+        axes, centre = self.axes.astype(np.float32), self.centre.astype(np.float32)
+        pull = self.pull.astype(np.float32) if fitted else np.float32(1.0)
+        signal, height = self.signal.astype(np.float32), np.maximum(exposure, 0.0).astype(np.float32)
+        scores = np.empty_like(raw)
+        for first in range(0, raw.shape[0], _ROWS):
+            part = slice(first, first + _ROWS)
+            h = height[part, None]
+            along = (raw[part] - h * centre) @ axes
+            known = h * signal
+            along *= known / ((known + 1.0) * pull)
+            np.matmul(along, axes.T, out=scores[part])
+            scores[part] += h * centre
+        return scores
 
     def error_variance(self, exposure: Float64) -> Float64:
         """Posterior covariance (n, K, K) of shrunk scores, in the units of the raw ones."""
