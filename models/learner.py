@@ -13,10 +13,11 @@ from scipy import sparse
 from models.base import Float32, Float64, as_dense
 from models.moments import Moments
 from models.noise import POISSON, NoiseModel, estimate_noise
-from models.pca import Rows, ScaledRows, Tracker
+from models.pca import ScaledRows, Tracker
 from models.preprocess import Scaling, as_float32, column_sums, make_scaling, row_weights
 from models.rank import noise_edge, noise_level, rank_by_edge
 from models.refit import fit_components
+from models.signflip import noise_reach
 from models.store import CountStore
 from models.visits import Visits
 
@@ -28,6 +29,8 @@ _RESCALE_GROWTH = 1.5
 _NOISE_ROWS = (1, 64, 256)
 _MOMENT_VALUES = 60
 _REFIT_ROWS = 1024
+_REACH_ROWS = 512
+_REACH_VALUES = 8_000_000
 Block: TypeAlias = Float32 | sparse.csr_array
 
 
@@ -67,7 +70,9 @@ class Learner:
         self._scaling: Scaling | None = None
         self._scaled_at = 0.0
         self._rank = 1
+        self._reach, self._reach_at = 1.0, 0
         self.total: Float64 = np.zeros(n_channels)
+        self._profile: Float64 = np.zeros(n_channels)
         self.exposure = 0.0
         self.n_seen = 0
         self._n_values = 0
@@ -114,6 +119,7 @@ class Learner:
         noise = estimate_noise(np.concatenate([as_dense(visits.block) for visits in self._first]))
         if noise != self.noise:
             self.noise, self._tracker, self.exposure = noise, None, 0.0
+            self._profile = np.zeros_like(self.total)
             if earlier:
                 self._update(earlier)
         if not self._estimates_left:
@@ -131,6 +137,7 @@ class Learner:
         typical = float(np.median(exposure[exposure > 0])) if fresh else self.exposure / max(self.n_seen, 1)
         squared = row_weights(exposure, typical, self._config.bright_clip)
         blocks = _gathered([visits.block for visits in waiting])
+        self._profile += _weighted_sum(blocks, squared)
         if isinstance(self._tracker, Moments):
             first = 0
             for block in blocks:
@@ -138,11 +145,27 @@ class Learner:
                 first += block.shape[0]
         else:
             self._track(self._tracker, blocks, squared)
+        if self.noise.is_poisson and self.n_seen >= 2 * self._reach_at:
+            self._measure_reach(blocks, squared)
+
+    def _measure_reach(self, blocks: list[Block], squared: Float64) -> None:
+        """See how far noise reaches in the latest spectra, whenever their number has doubled."""
+        few: list[tuple[Block, Float64]] = []
+        first = 0
+        for block in blocks:
+            if first >= _REACH_ROWS:
+                break
+            few.append(
+                (block[: max(0, _REACH_ROWS - first)], squared[first : min(first + block.shape[0], _REACH_ROWS)])
+            )
+            first += block.shape[0]
+        self._reach = noise_reach(few, self._present_scaling())
+        self._reach_at = self.n_seen
 
     def _track(self, tracker: Tracker, blocks: list[Block], squared: Float64) -> None:
         scaling = self._rescaled(tracker)
         tracker.update(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), self._rank + _SPARE)
-        self._rank = rank_by_edge(tracker.eigenvalues, noise_edge(scaling.n_effective, tracker.n_rows))
+        self._rank = rank_by_edge(tracker.eigenvalues, noise_edge(scaling.n_effective, tracker.n_rows) * self._reach)
 
     def _new_tracker(self) -> Tracker | Moments:
         if self.noise.is_poisson and self.mean_values_per_row <= _MOMENT_VALUES:
@@ -163,7 +186,8 @@ class Learner:
         return new
 
     def _present_scaling(self) -> Scaling:
-        return make_scaling(self.total / max(self.n_seen, 1), self.n_seen, self.noise, self._peak_width)
+        mean = self.total / max(self.n_seen, 1)
+        return make_scaling(mean, self.n_seen, self.noise, self._peak_width, self._profile)
 
     def state(self, first: bool) -> LearntState | None:
         """What could be published now; None where there is nothing."""
@@ -189,32 +213,40 @@ class Learner:
 
     def _state(self, vectors: Float64, values: Float64, scaling: Scaling, n: float) -> LearntState:
         eigenvalues = values / max(n, 1.0)
-        edge = noise_edge(scaling.n_effective, n)
+        edge = noise_edge(scaling.n_effective, n) * self._reach
         if not self.noise.is_poisson:
             # An estimated noise is never quite white: correlated channels and imperfect gains raise the whole bulk.
             edge *= noise_level(eigenvalues, scaling.n_effective, max(n, 1.0))
         rank = min(max(rank_by_edge(eigenvalues, edge), 1), self._config.max_rank, eigenvalues.size)
         return LearntState(vectors[:, :rank], eigenvalues, edge, scaling, n, self.total, self.exposure)
 
-    def refit(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> LearntState:
+    def refit(self, store: CountStore, index: NDArray[Any], exposure: Float64, *, measure_reach: bool) -> LearntState:
         """Fit the accumulated counts of positions from scratch (but for the start vectors)."""
-        total = np.zeros(self.total.size)
-        for _, counts in store.chunks(index, _REFIT_ROWS):
-            total += column_sums(as_float32(counts))
-        visits = max(self.n_seen, 1)
-        scaling = make_scaling(total / visits, visits, self.noise, self._peak_width)
         lit = exposure > 0
         index, exposure = index[lit], exposure[lit]
-        weight = np.sqrt(row_weights(exposure, float(np.median(exposure)), self._config.bright_clip))
+        squared = row_weights(exposure, float(np.median(exposure)), self._config.bright_clip)
 
-        def blocks() -> Iterator[Rows]:
-            first = 0
-            for part, counts in store.chunks(index, _REFIT_ROWS):
-                yield ScaledRows((as_float32(counts),), weight[first : first + part.size], scaling)
+        def blocks(step: int = 1) -> Iterator[tuple[Block, Float64]]:
+            first, weights = 0, squared[::step]
+            for part, counts in store.chunks(index[::step], _REFIT_ROWS):
+                yield as_float32(counts), weights[first : first + part.size]
                 first += part.size
 
-        start = self._start(scaling)
-        vectors, values = fit_components(blocks, scaling.n_groups, start, self._keep)
+        total, profile = np.zeros(self.total.size), np.zeros(self.total.size)
+        for block, weight in blocks():
+            total += column_sums(block)
+            profile += _weighted_sum([block], weight)
+        visits = max(self.n_seen, 1)
+        scaling = make_scaling(total / visits, visits, self.noise, self._peak_width, profile)
+        if measure_reach and self.noise.is_poisson:
+            step = max(1, int(index.size * self.mean_values_per_row / _REACH_VALUES))
+            self._reach = noise_reach(blocks(step), scaling)
+        vectors, values = fit_components(
+            lambda: (ScaledRows((block,), np.sqrt(weight), scaling) for block, weight in blocks()),
+            scaling.n_groups,
+            self._start(scaling),
+            self._keep,
+        )
         return self._state(vectors, values, scaling, float(index.size))
 
     def _start(self, scaling: Scaling) -> Float64:
@@ -223,6 +255,16 @@ class Learner:
         if self._tracker is None or self._scaling is None:
             return np.zeros((scaling.n_groups, 0))
         return self._scaling.moved(self._tracker.vectors, scaling)
+
+
+def _weighted_sum(blocks: list[Block], squared: Float64) -> Float64:
+    """Sum of spectra (D,) with these weights over all blocks."""
+    out: Float64 = np.zeros(blocks[0].shape[1])
+    first = 0
+    for block in blocks:
+        out += block.T @ squared[first : first + block.shape[0]].astype(np.float32)
+        first += block.shape[0]
+    return out
 
 
 def _as_csr(block: Block) -> sparse.csr_array:

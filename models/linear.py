@@ -271,7 +271,7 @@ class LinearEngine:
         return True
 
     def finish(self) -> Basis:
-        """Refit from all stored counts and re-project and re-test every position; the final basis.
+        """Refit from all stored counts, re-project and re-test every position; the final basis.
 
         Flagged positions that the settled model explains, and those that are a crowd, teach after all; positions that
         alone carry a component are held back, also if they had taught before that could be known.
@@ -281,9 +281,9 @@ class LinearEngine:
             return empty_basis(self.n_channels)
         measured = self._map.measured
         stored = measured[self._map.store.complete(measured)]
-        for _ in range(_MAX_REFITS):
+        for attempt in range(_MAX_REFITS):
             held = self._held.mask
-            state = self._refit(stored[~held[stored]])
+            state = self._refit(stored[~held[stored]], first=attempt == 0)
             if state is None:
                 break
             self._publish(state)
@@ -296,9 +296,11 @@ class LinearEngine:
             self._adopt(state, measured, self._version, None)
         return self._map.basis()
 
-    def _refit(self, teach: NDArray[np.int64]) -> LearntState | None:
+    def _refit(self, teach: NDArray[np.int64], *, first: bool) -> LearntState | None:
         exposure = self._map.exposure(teach, self.noise)
-        return self._learner.refit(self._map.store, teach, exposure) if bool((exposure > 0).any()) else None
+        if not (exposure > 0).any():
+            return None
+        return self._learner.refit(self._map.store, teach, exposure, measure_reach=first)
 
     def _retest(self, stored: NDArray[np.int64], held: NDArray[np.bool_]) -> None:
         """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held."""

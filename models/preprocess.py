@@ -81,15 +81,24 @@ class Scaling:
         return np.asarray(merged * self.inverse[:, None], dtype=np.float64)
 
 
-def make_scaling(mean: NDArray[Any], n_spectra: float, noise: NoiseModel, peak_width: float) -> Scaling:
+def make_scaling(
+    mean: NDArray[Any], n_spectra: float, noise: NoiseModel, peak_width: float, profile: Float64 | None = None
+) -> Scaling:
     """Scaling for a mean spectrum (D,) over `n_spectra` visits.
 
     Poisson counts: the mean is shrunk to its local mean over one peak width (a gamma prior worth 10 counts), and
     neighbours are merged until each group has 30 counts in all; without that, single counts pass for components.
+
+    Parameters
+    ----------
+    profile : ndarray, (D,), optional
+        Sum of the spectra with the squared row weights of the fit. Scaled by it, every channel has unit variance over
+        those rows; by the mean of unequally bright phases, the lines of the dark ones are too noisy by up to their
+        ratio (the column half of biwhitening: Landa, Zhang and Kluger 2022, arXiv 2103.13840).
     """
     mean = np.asarray(mean, dtype=np.float64)
     if noise.read_sigma == 0 and noise.offset == 0 and noise.gain > 0 and bool(np.all(mean >= 0)):
-        return _counting_scaling(mean * n_spectra / noise.gain, peak_width)
+        return _counting_scaling(mean * n_spectra / noise.gain, peak_width, profile)
     variance = noise.variance(mean)
     # A channel's mean may fall below the offset by chance; its noise is then the smallest that any live one has.
     variance = np.maximum(variance, 1e-3 * variance.mean())
@@ -100,8 +109,9 @@ def make_scaling(mean: NDArray[Any], n_spectra: float, noise: NoiseModel, peak_w
     return Scaling(each, each, scale, np.ones(size))
 
 
-def _counting_scaling(total: Float64, peak_width: float) -> Scaling:
-    smooth = shrink_spectrum(total, peak_width)
+def _counting_scaling(total: Float64, peak_width: float, profile: Float64 | None) -> Scaling:
+    shape = total if profile is None or not profile.sum() > 0 else profile * (total.sum() / profile.sum())
+    smooth = shrink_spectrum(shape, peak_width)
     starts, group = merge_channels(total)
     weight = np.add.reduceat(smooth, starts)
     scale = np.sqrt(weight / weight.sum()) if weight.sum() > 0 else np.zeros(starts.size)

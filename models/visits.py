@@ -52,15 +52,16 @@ class Visits:
 
 def read_visits(counts: Counts, windows: ScanWindows) -> Visits:
     """Read counts of any numeric type, which are left as they are; dense ones that are mostly zeros become CSR."""
-    stored = counts
     if not isinstance(counts, sparse.csr_array):
+        counts = np.ascontiguousarray(counts)
         probe = counts[:: max(1, counts.shape[0] // _FEW_ROWS)]
         if not counts.size or np.count_nonzero(probe) >= _SPARSE_BELOW * probe.size:
             return Visits(counts, *read_rows(counts, windows.step, windows.total_bins))
         stored = csr_rows(*nonzero_rows(counts), counts.shape[1])
         if counts.shape[0] <= _FEW_ROWS:
             return Visits(stored, *read_rows(counts, windows.step, windows.total_bins))
-    return _sparse_visits(stored)
+        return _sparse_visits(stored)
+    return _sparse_visits(counts)
 
 
 def _sparse_visits(stored: sparse.csr_array) -> Visits:
