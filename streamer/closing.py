@@ -30,6 +30,7 @@ class Portrait:
     """What was published of a series last."""
 
     header: Mapping[str, Any] = field(default_factory=dict)
+    positions: NDArray[Any] | None = None
     basis: Result | None = None
     maps: dict[str, NDArray[Any]] = field(default_factory=dict)
     decisions: list[Mapping[str, Any]] = field(default_factory=list)
@@ -38,7 +39,7 @@ class Portrait:
     def see(self, result: Result) -> None:
         """Take a published result."""
         if result.topic == "series":
-            self.header = result.head
+            self.header, self.positions = result.head, result.arrays.get("positions")
         elif result.topic == "basis":
             self.basis = result
         elif result.topic == "decision":
@@ -54,6 +55,8 @@ class Portrait:
         if self.basis is not None:
             arrays |= {f"basis/{k}": a for k, a in self.basis.arrays.items()}
             meta |= {k: self.basis.head.get(k) for k in ("model", "rank", "noise_edge")}
+        if self.positions is not None:
+            arrays["positions"] = self.positions
         if "axis" in self.header:
             arrays["axis/values"] = AxisMap.model_validate(self.header["axis"]).array()
         arrays["meta"] = np.array(json.dumps(meta, default=_plain))

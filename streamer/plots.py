@@ -29,6 +29,7 @@ STYLE: Final[dict[Any, Any]] = {
 _KEPT, _LEFT_OUT, _EDGE = "#2b59a2", "0.65", "#d1495b"
 _MOST_SCORES: Final = 24
 _MOST_CURVES: Final = 12
+_GLANCE_CURVES: Final = 5
 _COLUMNS: Final = 4
 
 
@@ -198,8 +199,8 @@ def draw_scree(ax: Axes, run: Run) -> None:
     ax.set_xlabel("component")
     ax.set_ylabel("eigenvalue (noise variance = 1)")
     groups = rank - np.count_nonzero(kept)
-    ax.set_title(f"rank {rank}" + (f", {groups} of it for groups of rare positions" if groups > 0 else ""))
-    ax.legend(loc="upper right")
+    ax.set_title(f"rank {rank}" + (f": {np.count_nonzero(kept)} components, {groups} rare" if groups > 0 else ""))
+    ax.legend(loc="best")
 
 
 def eigenspectra_figure(run: Run) -> Figure:
@@ -275,12 +276,13 @@ def overview_figure(run: Run) -> Figure:
 
 def draw_curves(ax: Axes, run: Run) -> None:
     """Draw the mean and, above it, the first eigenspectra, each to its own scale."""
-    axis, mean = _axis(run), np.asarray(run.basis["mean"], dtype=float)
-    ax.plot(axis, mean / (np.abs(mean).max() or 1.0), lw=0.8, color="0.2")
-    shown = np.asarray(run.basis["eigenspectra"], dtype=float)[:5]
-    for k, curve in enumerate(shown):
-        ax.plot(axis, k + 1.6 + 0.55 * curve / (np.abs(curve).max() or 1.0), lw=0.7, color=_KEPT)
-    ax.set_yticks([0.3, *(k + 1.6 for k in range(len(shown)))], ["mean", *(str(k + 1) for k in range(len(shown)))])
+    curves = [np.asarray(run.basis["mean"], dtype=float)]
+    curves += list(np.asarray(run.basis["eigenspectra"], dtype=float)[:_GLANCE_CURVES])
+    for k, curve in enumerate(curves):
+        low, high = float(curve.min()), float(curve.max())
+        scaled = 0.85 * (curve - (high + low) / 2) / ((high - low) or 1.0)
+        ax.plot(_axis(run), k + scaled, lw=0.7, color=_KEPT if k else "0.2")
+    ax.set_yticks(range(len(curves)), ["mean", *(str(k) for k in range(1, len(curves)))])
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel(run.axis_label)

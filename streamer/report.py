@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -41,7 +42,7 @@ def make_report(folder: Path) -> dict[str, Any]:
 
     run = Run.load(folder)
     pictures = draw_report(run, folder)
-    said = numbers(run) | {"pictures": pictures}
+    said: dict[str, Any] = _finite(numbers(run) | {"pictures": pictures})
     (folder / NUMBERS).write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
     return said
 
@@ -63,6 +64,15 @@ def numbers(run: Run) -> dict[str, Any]:
         "decisions": run.decisions,
         "maps": {name: _range(values) for name, values in run.maps.items()},
     }
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _range(values: np.ndarray[Any, Any]) -> dict[str, Any]:

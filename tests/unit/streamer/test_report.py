@@ -15,10 +15,12 @@ import typer
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from streamer.closing import Portrait
 from streamer.plot_maps import UNMEASURED, Look, draw_map, limits_of
 from streamer.plots import STYLE, maps_figure, scree_figure
-from streamer.report import make_report, numbers, report_command
+from streamer.report import _finite, make_report, numbers, report_command
 from streamer.run_data import Run
+from streamer.wire import Result
 from tests.unit.streamer.finished import write
 
 NM = [
@@ -127,3 +129,28 @@ def test_a_pickle_is_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "final.npz", meta=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="pickle"):
         Run.load(tmp_path)
+
+
+def test_what_the_daemon_leaves_is_what_is_read(tmp_path: Path) -> None:
+    portrait = Portrait()
+    axis = {"name": "angle", "units": "deg", "size": 4, "offset": 10.0, "scale": 0.5}
+    places = np.array([[0.1, 0.9], [0.5, 0.5], [0.9, 0.1]])
+    head = {"series": "points", "nav_shape": [3], "axis": axis}
+    portrait.see(Result("series", head, {"positions": places}))
+    portrait.see(Result("basis", {"rank": 1, "model": 2, "noise_edge": 1.5}, {"mean": np.ones(4, "f4")}))
+    portrait.see(Result("map/counts", {}, {"counts": np.arange(3, dtype="f4")}))
+    portrait.see(Result("decision", {"decision": "points/0", "evidence": {"relative_error": np.inf}}))
+    portrait.write(tmp_path, {"n_sent": 3, "processed": 3, "lost": {}}, {})
+    run = Run.load(tmp_path)
+    assert run.positions is not None
+    assert np.array_equal(run.positions, places)
+    assert (run.series, run.axis.tolist(), run.meta["rank"]) == ("points", [10.0, 10.5, 11.0, 11.5], 1)
+    assert run.balanced
+
+
+def test_numbers_are_json_whatever_they_are(tmp_path: Path) -> None:
+    write(tmp_path, (6, 6))
+    run = Run.load(tmp_path)
+    run.meta["decisions"][-1]["evidence"]["relative_error"] = float("inf")
+    assert "inf" in json.dumps(numbers(run)).lower()
+    assert json.dumps(_finite(numbers(run)), allow_nan=False)
