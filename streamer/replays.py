@@ -87,10 +87,10 @@ class ReplayPlan:
             self.tail_open = False
 
     def unreadable(self, number: int | None, *, replayed: bool) -> None:
-        """Note a damaged message: it is asked for once."""
+        """Note a damaged message: it is asked for once, however often the damaged one itself is repeated."""
         if number is None:
             self._damaged |= replayed
-        elif number in self._retried:
+        elif replayed and number in self._retried:
             self._seen.add(number, number + 1)
         else:
             self._retried.add(number)

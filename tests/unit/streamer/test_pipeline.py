@@ -245,6 +245,28 @@ def test_series_end_waits_ten_seconds_for_replays_and_no_longer() -> None:
     assert books["n_sent"] == books["processed"] + 24
 
 
+def damaged(parts: list[Any]) -> list[Any]:
+    return [parts[0], bytes(parts[1])[:-2] + b"xx"]
+
+
+@pytest.mark.parametrize("replay_is_damaged", [False, True])
+def test_a_damaged_message_is_asked_for_once_even_when_it_is_repeated(replay_is_damaged: bool) -> None:
+    scene = Scene()
+    messages = scene.messages(replay="tcp://127.0.0.1:5558")
+    messages[2] = encode_image("scene", 2, 24, scene.counts[0][24:48], crc=True)
+    pipeline = Pipeline(PipelineConfig())
+    stream = [messages[0], messages[1], damaged(messages[2]), damaged(messages[2]), *messages[3:]]
+    events = feed_all(pipeline, [*(Arrived(0, m, HOST) for m in stream), Tick(1)])
+    request = next(e for e in events if isinstance(e, AskReplay))
+    assert (request.first, request.last) == (2, 2)
+    answer = damaged(messages[2]) if replay_is_damaged else messages[2]
+    events = feed_all(pipeline, [Arrived(2, answer, HOST, True), ReplayDone(2, request.id), Tick(3)])
+    books = end_of(events)
+    assert not [e for e in events if isinstance(e, AskReplay)]
+    assert books["rejected"] == {"unreadable": 2 + replay_is_damaged}
+    assert books["lost"] == ({"gap": 24} if replay_is_damaged else {})
+
+
 def test_overflow_is_told_apart_from_gaps() -> None:
     scene = Scene()
     messages = scene.messages()
