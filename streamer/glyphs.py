@@ -19,6 +19,7 @@ _VIRIDIS: Final = np.array(
 )  # fmt: skip
 _UNMEASURED: Final = (70, 70, 70)
 _SPREAD: Final = (1.0, 99.0)
+_STRIP_ROWS: Final = 4
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -31,9 +32,9 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def as_plane(values: NDArray[Any]) -> NDArray[Any]:
-    """Return a map as (rows, columns): a line as one row, of a volume the last slice with anything in it."""
+    """Return a map as (rows, columns): a line as a strip, of a volume the last slice with anything in it."""
     if values.ndim == 1:
-        return values[None, :]
+        return np.repeat(values[None, :], _STRIP_ROWS, axis=0)
     if values.ndim == 2:
         return values
     measured = np.flatnonzero(np.isfinite(values).any(axis=(1, 2)))
@@ -63,6 +64,11 @@ def fit(values: NDArray[Any], rows: int, columns: int) -> NDArray[np.float64]:
     return np.asarray(mean.reshape(new_y, new_x))
 
 
+def _strip(plane: NDArray[Any], columns: int) -> NDArray[np.float64]:
+    """Shorten a strip to `columns`; its height is no length, and stays."""
+    return np.repeat(fit(plane[:1], 1, columns)[:1], len(plane), axis=0)
+
+
 def colours(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Return u1[..., 3]: viridis over all but the most extreme values, grey where NaN."""
     seen = np.isfinite(values)
@@ -86,7 +92,8 @@ def half_blocks(values: NDArray[Any], rows: int, columns: int) -> Text:
     rows, columns : int
         Room for it.
     """
-    rgb = colours(fit(as_plane(values), 2 * rows, columns))
+    plane = as_plane(values)
+    rgb = colours(fit(plane, 2 * rows, columns) if values.ndim > 1 else _strip(plane, columns))
     if rgb.shape[0] % 2:
         rgb = np.concatenate([rgb, np.zeros((1, *rgb.shape[1:]), np.uint8)])
     text = Text(no_wrap=True, end="")

@@ -73,12 +73,13 @@ class Screen:
         """Return it in one line."""
         return line(self.watched, self._url, time.monotonic())
 
-    def once(self, timeout_s: float) -> bool:
+    def once(self, timeout_s: float, asked: Callable[[Watched], None]) -> bool:
         """Print one view as soon as there is one; False where nobody said anything."""
         until_s = time.monotonic() + timeout_s
         while not self.watched.status and time.monotonic() < until_s:
             self.take(0.1)
         self.take(0.2)  # maps come just behind
+        asked(self.watched)
         if self.watched.heard_s is None:
             self._console.print(self.line(), markup=False, highlight=False)
             return False
@@ -149,8 +150,7 @@ def watch(
 
 def _watch(screen: Screen, asked: Callable[[Watched], None], *, once: bool, until_end: bool) -> None:
     if once:
-        asked(screen.watched)
-        if not screen.once(SILENT_S):
+        if not screen.once(SILENT_S, asked):
             raise typer.Exit(EXIT_NOBODY)
         return
     screen.run(lambda watched: until_end and watched.ended is not None, asked)

@@ -173,7 +173,9 @@ def test_planes_of_other_scans() -> None:
     volume = np.full((3, 2, 2), np.nan)
     volume[1] = 5.0
     assert as_plane(volume).tolist() == [[5, 5], [5, 5]]
-    assert as_plane(np.arange(4.0)).shape == (1, 4)
+    assert as_plane(np.arange(4.0)).shape == (4, 4)
+    strip = half_blocks(np.arange(300.0), 10, 40).plain.splitlines()
+    assert [len(row) for row in strip] == [40, 40]
 
 
 def test_sparkline() -> None:
