@@ -22,6 +22,7 @@ from streamer.pipeline import Pipeline
 from streamer.recorder import Recorder
 from streamer.requests import RequestError
 from streamer.timings import Timings
+from streamer.warm import warm_up
 from streamer.wire import Control
 from streamer.wire.items import Arrived, Change, Idle, Item, Tick
 
@@ -91,7 +92,10 @@ class Engine:
         """Work until the inbox is closed and empty; `recover` comes first."""
         try:
             self._live.publish_status(self.pipeline.status(), self._portrait)
+            begun_s = time.monotonic()
+            warm_up()
             recover(self)
+            log.info("ready after %.1f s", time.monotonic() - begun_s)
             while not (self._abandoned or self.parts.inbox.drained):
                 self.turn()
             if not self._abandoned:

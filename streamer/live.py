@@ -117,8 +117,9 @@ class Live:
         """Publish a status with what only the engine knows."""
         self._next_status_s = time.monotonic() + STATUS_S
         self.count(status, status["series"])
-        self._parts.metrics.model(status["model"], status["rank"])
-        self._parts.metrics.missing(status["lost"])
+        is_open = status["state"] != "idle" and status["series"] is not None
+        missing = sum(status["lost"].values()) if is_open else 0
+        self._parts.metrics.series(status["model"], status["rank"], missing, is_open=is_open)
         full = {**status, **self._flow(status)}
         portrait.status = full
         self._parts.outbox.put(Publish(Result("status", full)))

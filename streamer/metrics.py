@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from wsgiref.simple_server import WSGIServer
@@ -17,6 +18,7 @@ from prometheus_client import (
 )
 
 from streamer.exits import UNAVAILABLE, Exit
+from streamer.inbox import Depth
 
 _LATENCY_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _STAGE_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
@@ -66,6 +68,8 @@ class Metrics:
         )
         self._inbox_messages = gauge("inbox_messages", "Messages that wait for the worker")
         self._inbox_bytes = gauge("inbox_bytes", "Bytes that wait for the worker")
+        self._inbox_age = gauge("inbox_age_seconds", "Time that the oldest message has been waiting")
+        self._open = gauge("series_open", "1 while a series is open")
         self._age = gauge("data_age_seconds", "Time since the last message of the instrument (NaN: none yet)")
         self._rank = gauge("rank", "Components of the model")
         self._model = gauge("model_version", "Version of the model")
@@ -87,10 +91,6 @@ class Metrics:
         """Count repeats."""
         self._duplicates.inc(n)
 
-    def missing(self, lost: Mapping[str, int]) -> None:
-        """Set what is missing of the open series; replays may still bring it."""
-        self._missing.set(sum(lost.values()))
-
     def rejected(self, reason: str, n: int = 1) -> None:
         """Count messages that could not be credited."""
         self._rejected.labels(reason).inc(n)
@@ -109,12 +109,13 @@ class Metrics:
         self._series.labels(exit_status).inc()
         for reason, n in lost.items():
             self._lost.labels(reason).inc(n)
-        self._missing.set(0)
 
-    def model(self, version: int, rank: int) -> None:
-        """Set the model in use."""
+    def series(self, version: int, rank: int, missing: int, *, is_open: bool) -> None:
+        """Set how the series stands: its model, and what has not come (replays may still bring it)."""
         self._model.set(version)
         self._rank.set(rank)
+        self._missing.set(missing)
+        self._open.set(is_open)
 
     def latency(self, seconds: float) -> None:
         """Observe the time from receipt to the published result."""
@@ -124,13 +125,18 @@ class Metrics:
         """Observe how long a stage took."""
         self._stages.labels(name).observe(seconds)
 
-    def watch_inbox(self, messages: Callable[[], float], nbytes: Callable[[], float]) -> None:
+    def watch_inbox(self, depth: Callable[[], Depth]) -> None:
         """Read the inbox when scraped."""
-        self._inbox_messages.set_function(messages)
-        self._inbox_bytes.set_function(nbytes)
+        self._inbox_messages.set_function(lambda: depth().messages)
+        self._inbox_bytes.set_function(lambda: depth().nbytes)
+        self._inbox_age.set_function(lambda: _age_s(depth().oldest_ns, 0.0))
 
     def _data_age_s(self) -> float:
-        return (time.time_ns() - self._last_ns) / 1e9 if self._last_ns else float("nan")
+        return _age_s(self._last_ns, math.nan)
+
+
+def _age_s(t_ns: int, nothing: float) -> float:
+    return (time.time_ns() - t_ns) / 1e9 if t_ns else nothing
 
 
 class MetricsServer:

@@ -54,6 +54,8 @@ class Service:
         self.boot = uuid.uuid4().hex[:12]
         self._ended = threading.Event()
         self._failure: BaseException | None = None
+        self.hangs = False
+        """A thread did not end in time: its sockets stay open, and only the end of the process ends it."""
         with ExitStack() as opened:
             self._open(opened)
             self._opened = opened.pop_all()
@@ -115,7 +117,7 @@ class Service:
         )
 
     def _serve_metrics(self, opened: ExitStack) -> MetricsServer | None:
-        self.metrics.watch_inbox(lambda: self.inbox.depth().messages, lambda: self.inbox.depth().nbytes)
+        self.metrics.watch_inbox(self.inbox.depth)
         if not self.settings.metrics.listen:
             return None
         server = MetricsServer(self.metrics, self.settings.metrics.listen)
@@ -138,8 +140,8 @@ class Service:
             threads = [self._start(self.data_in.run), self._start(self._work), self._start(self.front.run)]
             self._ended.wait()
             ended = self._finish(threads)
+        self.hangs = not ended
         if ended:
-            # Sockets that a thread still uses must not be closed under it; the process ends anyway.
             self._opened.close()
         if self._failure is not None:
             raise self._failure
@@ -228,14 +230,19 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def run(settings: Settings) -> int:
     """Run a daemon to its end; return the exit code."""
+    service: Service | None = None
+    code = OK
     try:
         service = Service(settings)
         with stopped_by_signals(service.stop):
             service.run()
     except Exit as error:
         log.error("%s", error.text)  # noqa: TRY400 - a sentence for the operator, no traceback
-        return error.code
+        code = error.code
     except Exception:
         log.critical("internal error; please report it with these lines", exc_info=True)
-        return INTERNAL
-    return OK
+        code = INTERNAL
+    if service is not None and service.hangs:
+        logging.shutdown()
+        os._exit(code)
+    return code

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.books import BooksDelta
 from streamer.exits import UNAVAILABLE, Exit
+from streamer.inbox import Depth
 from streamer.metrics import Metrics, MetricsServer
 from streamer.timings import Timings
 
@@ -40,10 +41,14 @@ def test_books_of_series_after_series_become_numbers_that_only_grow() -> None:
 
 def test_what_is_missing_may_still_come_and_is_lost_only_at_the_end() -> None:
     metrics = Metrics()
-    metrics.missing({"gap": 5, "overflow": 2})
-    assert scrape(metrics)["scanwise_spectra_missing", ()] == 7
-    metrics.series_closed("success", {"gap": 3})
+    metrics.series(3, 2, missing=7, is_open=True)
     found = scrape(metrics)
+    assert found["scanwise_spectra_missing", ()] == 7
+    assert found["scanwise_series_open", ()] == 1
+    metrics.series_closed("success", {"gap": 3})
+    metrics.series(3, 2, missing=0, is_open=False)
+    found = scrape(metrics)
+    assert found["scanwise_series_open", ()] == 0
     assert found["scanwise_spectra_missing", ()] == 0
     assert found["scanwise_spectra_lost_total", (("reason", "gap"),)] == 3
     assert found["scanwise_series_closed_total", (("exit_status", "success"),)] == 1
@@ -54,7 +59,7 @@ def test_decisions_anomalies_model_and_bytes() -> None:
     metrics.decision("stop/issued", 1)
     metrics.decision("stop/accepted", 1)
     metrics.anomalies(3)
-    metrics.model(7, 4)
+    metrics.series(7, 4, missing=0, is_open=True)
     metrics.arrived(2, 1000, 1)
     metrics.rejected("control")
     metrics.duplicates(2)
@@ -72,16 +77,17 @@ def test_decisions_anomalies_model_and_bytes() -> None:
 
 def test_inbox_is_read_when_scraped_and_data_have_an_age() -> None:
     metrics = Metrics()
-    waiting = [3.0, 4096.0]
-    metrics.watch_inbox(lambda: waiting[0], lambda: waiting[1])
+    depth = Depth(3, 4096, 1)
+    metrics.watch_inbox(lambda: depth)
     before = scrape(metrics)
     assert before["scanwise_inbox_messages", ()] == 3
     assert before["scanwise_inbox_bytes", ()] == 4096
+    assert before["scanwise_inbox_age_seconds", ()] > 1e9, "waiting since one nanosecond after 1970"
     assert before["scanwise_data_age_seconds", ()] != before["scanwise_data_age_seconds", ()], "NaN before any data"
-    waiting[0] = 1
+    depth = Depth(0, 0, 0)
     metrics.arrived(1, 1, 1)
     after = scrape(metrics)
-    assert after["scanwise_inbox_messages", ()] == 1
+    assert after["scanwise_inbox_messages", ()] == after["scanwise_inbox_age_seconds", ()] == 0
     assert after["scanwise_data_age_seconds", ()] > 1e9, "received one nanosecond after 1970"
 
 

@@ -1,0 +1,63 @@
+"""Has everything compiled and loaded before the first spectrum comes, by a small scan that nobody sees."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from streamer.config import PipelineConfig
+from streamer.pipeline import Pipeline
+from streamer.wire import Part, encode_events, encode_header, encode_image, encode_series_end
+from streamer.wire.items import Arrived, Idle, Tick
+
+_POSITIONS: Final = 16
+_D: Final = 48
+_BLOCK: Final = 16
+_SECOND_NS: Final = 1_000_000_000
+_KINDS: Final = (
+    ("uint16", 20.0),
+    ("uint16", 2000.0),
+    ("events", 20.0),
+    ("events", 2000.0),
+    ("uint8", 100.0),
+    ("uint32", 2000.0),
+    ("float32", 2000.0),
+)
+"""Types of counts, and counts in a spectrum: what is compiled and which model is used depend on both."""
+
+
+@functools.cache
+def warm_up() -> None:
+    """Feed throwaway pipelines with a scan of each kind; once in a process."""
+    t_ns = _SECOND_NS
+    for kind, mean in _KINDS:
+        pipeline = Pipeline(PipelineConfig())
+        for parts in _scan(kind, mean):
+            t_ns += _SECOND_NS
+            pipeline.feed(Arrived(t_ns, parts))
+            pipeline.feed(Tick(t_ns))
+            pipeline.feed(Idle(t_ns))
+        pipeline.maps()
+
+
+def _scan(kind: str, mean: float) -> Iterator[list[Part]]:
+    axis = {"name": "", "units": "", "size": _D, "offset": 0.0, "scale": 1.0}
+    yield encode_header("warm", [4, 4], axis, noise={"model": "poisson"})
+    channels = np.arange(_D)
+    peaks = np.stack([0.2 + 5 * np.exp(-0.5 * ((channels - c) / 3) ** 2) for c in (12, 34)])
+    peaks *= mean / peaks.sum(axis=1, keepdims=True)
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(peaks[np.arange(5 * _POSITIONS) % 2])
+    for frame in range(0, len(counts), _BLOCK):
+        block = counts[frame : frame + _BLOCK]
+        number = 1 + frame // _BLOCK
+        if kind == "events":
+            offsets = np.concatenate([[0], np.cumsum(block.sum(axis=1))]).astype(np.uint32)
+            listed = np.concatenate([np.repeat(channels, row) for row in block]).astype(np.uint16)
+            yield encode_events("warm", number, frame, offsets, listed, _D)
+        else:
+            yield encode_image("warm", number, frame, block.astype(kind))
+    yield encode_series_end("warm", 1 + len(counts) // _BLOCK, len(counts))
