@@ -20,6 +20,10 @@ from streamer.wire.journal import read_records
 Floats = NDArray[np.float64]
 
 
+_FEWEST_COUNTS = 30.0
+"""Channels with fewer counts in the whole map say nothing: one count there would outweigh all others."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """What was under the beam; expected counts of one visit are ``abundances @ endmembers``.
@@ -90,7 +94,7 @@ def compare(run: Run, truth: Truth, raw: NDArray[Any], windows: Mapping[str, tup
     Returns
     -------
     list of Error
-        Of whole spectra, each weighted by its Poisson variance (rank-one: total of the spectrum times the mean
+        Of whole spectra, over channels with 30 expected counts or more, weighted by the Poisson variance (rank-one: total of the spectrum times the mean
         spectrum, Keenan & Kotula 2004); of the rare positions alone; of the sum over each window.
     """
     visits = _visits(run)
@@ -125,7 +129,7 @@ def _weighted(
     what: str, expected: Floats, raw: Floats, denoised: Floats, rows: NDArray[np.bool_] | None = None
 ) -> Error:
     mean = expected.sum(axis=0) / expected.sum()
-    use = mean > 0
+    use = expected.sum(axis=0) >= _FEWEST_COUNTS
     variance = expected.sum(axis=1, keepdims=True) * mean[use]
     if rows is not None:
         variance, expected, raw, denoised = variance[rows], expected[rows], raw[rows], denoised[rows]
