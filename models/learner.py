@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,7 +29,6 @@ _RESCALE_GROWTH = 1.5
 _NOISE_ROWS = (1, 64, 256)
 _MOMENT_VALUES = 60
 _REFIT_ROWS = 1024
-_REACH_ROWS = 512
 _REACH_VALUES = 8_000_000
 Block: TypeAlias = Float32 | sparse.csr_array
 
@@ -70,7 +69,7 @@ class Learner:
         self._scaling: Scaling | None = None
         self._scaled_at = 0.0
         self._rank = 1
-        self._reach, self._reach_at = 1.0, 0
+        self._reach = 1.0
         self.total: Float64 = np.zeros(n_channels)
         self._profile: Float64 = np.zeros(n_channels)
         self.exposure = 0.0
@@ -145,22 +144,6 @@ class Learner:
                 first += block.shape[0]
         else:
             self._track(self._tracker, blocks, squared)
-        if self.noise.is_poisson and self.n_seen >= 2 * self._reach_at:
-            self._measure_reach(blocks, squared)
-
-    def _measure_reach(self, blocks: list[Block], squared: Float64) -> None:
-        """See how far noise reaches in the latest spectra, whenever their number has doubled."""
-        few: list[tuple[Block, Float64]] = []
-        first = 0
-        for block in blocks:
-            if first >= _REACH_ROWS:
-                break
-            few.append(
-                (block[: max(0, _REACH_ROWS - first)], squared[first : min(first + block.shape[0], _REACH_ROWS)])
-            )
-            first += block.shape[0]
-        self._reach = noise_reach(few, self._present_scaling())
-        self._reach_at = self.n_seen
 
     def _track(self, tracker: Tracker, blocks: list[Block], squared: Float64) -> None:
         scaling = self._rescaled(tracker)
@@ -220,34 +203,50 @@ class Learner:
         rank = min(max(rank_by_edge(eigenvalues, edge), 1), self._config.max_rank, eigenvalues.size)
         return LearntState(vectors[:, :rank], eigenvalues, edge, scaling, n, self.total, self.exposure)
 
-    def refit(self, store: CountStore, index: NDArray[Any], exposure: Float64, *, measure_reach: bool) -> LearntState:
-        """Fit the accumulated counts of positions from scratch (but for the start vectors)."""
+    def measure_reach(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> None:
+        """See how far noise reaches past the Marchenko-Pastur edge in the accumulated counts of positions."""
+        if not self.noise.is_poisson:
+            return
+        step = max(1, int(index.size * self.mean_values_per_row / _REACH_VALUES))
+        rows = self._weighted(store, index[::step], exposure[::step])
+        self._reach = noise_reach(rows(), self._scaling_of(rows))
+
+    def _weighted(
+        self, store: CountStore, index: NDArray[Any], exposure: Float64
+    ) -> Callable[[], Iterator[tuple[Block, Float64]]]:
+        """Blocks of the accumulated counts of positions, with squared row weights; anew at each call."""
         lit = exposure > 0
         index, exposure = index[lit], exposure[lit]
-        squared = row_weights(exposure, float(np.median(exposure)), self._config.bright_clip)
+        typical = float(np.median(exposure)) if exposure.size else 0.0
+        squared = row_weights(exposure, typical, self._config.bright_clip)
 
-        def blocks(step: int = 1) -> Iterator[tuple[Block, Float64]]:
-            first, weights = 0, squared[::step]
-            for part, counts in store.chunks(index[::step], _REFIT_ROWS):
-                yield as_float32(counts), weights[first : first + part.size]
+        def blocks() -> Iterator[tuple[Block, Float64]]:
+            first = 0
+            for part, counts in store.chunks(index, _REFIT_ROWS):
+                yield as_float32(counts), squared[first : first + part.size]
                 first += part.size
 
+        return blocks
+
+    def _scaling_of(self, blocks: Callable[[], Iterator[tuple[Block, Float64]]]) -> Scaling:
         total, profile = np.zeros(self.total.size), np.zeros(self.total.size)
-        for block, weight in blocks():
+        for block, squared in blocks():
             total += column_sums(block)
-            profile += _weighted_sum([block], weight)
+            profile += _weighted_sum([block], squared)
         visits = max(self.n_seen, 1)
-        scaling = make_scaling(total / visits, visits, self.noise, self._peak_width, profile)
-        if measure_reach and self.noise.is_poisson:
-            step = max(1, int(index.size * self.mean_values_per_row / _REACH_VALUES))
-            self._reach = noise_reach(blocks(step), scaling)
+        return make_scaling(total / visits, visits, self.noise, self._peak_width, profile)
+
+    def refit(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> LearntState:
+        """Fit the accumulated counts of positions from scratch (but for the start vectors)."""
+        blocks = self._weighted(store, index, exposure)
+        scaling = self._scaling_of(blocks)
         vectors, values = fit_components(
-            lambda: (ScaledRows((block,), np.sqrt(weight), scaling) for block, weight in blocks()),
+            lambda: (ScaledRows((block,), np.sqrt(squared), scaling) for block, squared in blocks()),
             scaling.n_groups,
             self._start(scaling),
             self._keep,
         )
-        return self._state(vectors, values, scaling, float(index.size))
+        return self._state(vectors, values, scaling, float(np.count_nonzero(exposure > 0)))
 
     def _start(self, scaling: Scaling) -> Float64:
         if isinstance(self._tracker, Moments):

@@ -281,9 +281,10 @@ class LinearEngine:
             return empty_basis(self.n_channels)
         measured = self._map.measured
         stored = measured[self._map.store.complete(measured)]
-        for attempt in range(_MAX_REFITS):
+        self._learner.measure_reach(self._map.store, stored, self._map.exposure(stored, self.noise))
+        for _ in range(_MAX_REFITS):
             held = self._held.mask
-            state = self._refit(stored[~held[stored]], first=attempt == 0)
+            state = self._refit(stored[~held[stored]])
             if state is None:
                 break
             self._publish(state)
@@ -296,11 +297,11 @@ class LinearEngine:
             self._adopt(state, measured, self._version, None)
         return self._map.basis()
 
-    def _refit(self, teach: NDArray[np.int64], *, first: bool) -> LearntState | None:
+    def _refit(self, teach: NDArray[np.int64]) -> LearntState | None:
         exposure = self._map.exposure(teach, self.noise)
         if not (exposure > 0).any():
             return None
-        return self._learner.refit(self._map.store, teach, exposure, measure_reach=first)
+        return self._learner.refit(self._map.store, teach, exposure)
 
     def _retest(self, stored: NDArray[np.int64], held: NDArray[np.bool_]) -> None:
         """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held."""

@@ -23,7 +23,7 @@ from models.preprocess import Scaling
 
 _LEAST = 32
 _SPACE = 40
-_TOLERANCE = 1e-3
+_TOLERANCE = 3e-3
 Block: TypeAlias = Float32 | sparse.csr_array
 
 
