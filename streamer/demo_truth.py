@@ -95,7 +95,8 @@ def compare(run: Run, truth: Truth, raw: NDArray[Any], windows: Mapping[str, tup
     -------
     list of Error
         Of whole spectra, over channels with 30 expected counts or more, weighted by the Poisson variance
-        (rank-one: total of the spectrum times the mean spectrum, Keenan & Kotula 2004); of the rare positions alone; of the sum over each window.
+        (rank-one: total of the spectrum times the mean spectrum, Keenan & Kotula 2004); of the rare
+        positions alone; of the sum over each window.
     """
     visits = _visits(run)
     seen = visits > 0
