@@ -133,9 +133,19 @@ class Engine:
             for item in items:
                 self._feed(item)
         with self.parts.timings.stage("process"):
-            self._feed(Tick(time.time_ns()))
+            self._tick()
         self._next_tick_s = time.monotonic() + TICK_S
         self._send()
+
+    def _tick(self) -> None:
+        """Feed a tick; what it computes from is written meanwhile, the tick included."""
+        recorder, tick = self.parts.recorder, Tick(time.time_ns())
+        recorded = recorder.recording
+        if recorded:
+            recorder.append(tick)
+            recorder.start()
+        for held in self._take(tick, self.pipeline.feed(tick), recorded=recorded):
+            self._feed(held)
 
     def _idle(self) -> None:
         with self.parts.timings.stage("background"):
@@ -291,6 +301,12 @@ class Engine:
         """Count from here on."""
         self._recovering = False
         self._live.count(self.pipeline.status(), self.pipeline.series, before=True)
+
+    def give_up(self) -> None:
+        """Begin as if there had been no series."""
+        self.pipeline = Pipeline(self.config)
+        self._recovering = self._recovered = False
+        self._begin("")
 
     def resume(self, item: Item) -> None:
         """Go on with the series; late subscribers get what there is of it."""

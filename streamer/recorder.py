@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from streamer.exits import IO_ERROR, Exit
 from streamer.state import JOURNAL, StateFolder, write_books
 from streamer.wire import Part
 from streamer.wire.items import Item
-from streamer.wire.journal import Closed, Opened, pack_record
+from streamer.wire.journal import Closed, Opened, Record, pack_record
 
-_MOST_PARTS = min(os.sysconf("SC_IOV_MAX"), 1024)
+_MOST_PARTS: Final = min(os.sysconf("SC_IOV_MAX"), 1024)
+_WORTH_A_THREAD: Final = 1 << 18
+"""Bytes that take longer to write than a thread takes to wake."""
 
 
 class Recorder:
@@ -32,6 +35,9 @@ class Recorder:
         self._state, self._keep, self._max_bytes = state, keep_series, max_bytes
         self._file: int | None = None
         self._waiting: list[Part] = []
+        self._nbytes = 0
+        self._beside: ThreadPoolExecutor | None = None
+        self._written: Future[None] | None = None
         self.folder: Path | None = None
 
     @property
@@ -46,7 +52,7 @@ class Recorder:
             self._file = os.open(self.folder / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         except OSError as error:
             raise self._failed(error) from error
-        self._waiting += pack_record(Opened(record))
+        self._add(Opened(record))
 
     def resume(self, folder: Path, nbytes: int) -> None:
         """Go on with a journal after its first `nbytes`; what follows them is torn and cut off."""
@@ -56,24 +62,42 @@ class Recorder:
 
     def append(self, item: Item) -> None:
         """Add an item; it is written at the next `flush`."""
-        self._waiting += pack_record(item)
+        self._add(item)
+
+    def _add(self, record: Record) -> None:
+        parts = pack_record(record)
+        self._waiting += parts
+        self._nbytes += sum(memoryview(p).nbytes for p in parts)
+
+    def start(self) -> None:
+        """Begin to write what waits, beside the work that follows; little is left for `flush`."""
+        if self._nbytes < _WORTH_A_THREAD or self._file is None or self._written is not None:
+            return
+        if self._beside is None:
+            self._beside = ThreadPoolExecutor(1, "recorder")
+        self._written = self._beside.submit(_write, self._file, self._taken())
 
     def flush(self) -> None:
-        """Write what waits.
+        """Have everything written.
 
         Raises
         ------
         Exit
             74, where it cannot be written.
         """
-        waiting, self._waiting = self._waiting, []
-        if self._file is None:
-            return
+        written, self._written = self._written, None
         try:
-            for first in range(0, len(waiting), _MOST_PARTS):
-                _write(self._file, waiting[first : first + _MOST_PARTS])
+            if written is not None:
+                written.result()
+            parts = self._taken()
+            if self._file is not None and parts:
+                _write(self._file, parts)
         except OSError as error:
             raise self._failed(error) from error
+
+    def _taken(self) -> list[Part]:
+        parts, self._waiting, self._nbytes = self._waiting, [], 0
+        return parts
 
     def close(self, books: Mapping[str, Any]) -> tuple[Path, Callable[[], None]]:
         """Write the end of the series.
@@ -86,7 +110,7 @@ class Recorder:
         """
         if self._file is None or self.folder is None:
             raise ValueError("no journal is open")
-        self._waiting += pack_record(Closed(books))
+        self._add(Closed(books))
         self.flush()
         file, folder = self._file, self.folder
         self._file = None
@@ -108,6 +132,9 @@ class Recorder:
             self.flush()
             os.close(self._file)
         self._file = None
+        if self._beside is not None:
+            self._beside.shutdown()
+            self._beside = None
 
     def _failed(self, error: OSError) -> Exit:
         text = f"state.dir: the recording in {self._state.path} cannot be written: {error.strerror}"
@@ -115,7 +142,12 @@ class Recorder:
 
 
 def _write(file: int, parts: list[Part]) -> None:
-    """Write all parts; after a short write the rest is tried again, and a full disk shows itself."""
+    for first in range(0, len(parts), _MOST_PARTS):
+        _write_some(file, parts[first : first + _MOST_PARTS])
+
+
+def _write_some(file: int, parts: list[Part]) -> None:
+    """Write parts in one call; after a short write the rest is tried again, and a full disk shows itself."""
     written = os.writev(file, parts)
     if written == sum(memoryview(p).nbytes for p in parts):
         return

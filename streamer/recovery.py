@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from streamer.config import PipelineConfig
 from streamer.engine import Engine
-from streamer.events import SeriesClosed
+from streamer.events import Event, SeriesClosed
 from streamer.pipeline import Pipeline
-from streamer.state import JOURNAL, OpenSeries, map_file
-from streamer.wire.items import Resumed
+from streamer.state import JOURNAL, OpenSeries, map_file, write_books
+from streamer.wire.items import Item, Resumed
 from streamer.wire.journal import Closed, Opened, read_records
 
 log = logging.getLogger(__name__)
@@ -41,29 +41,43 @@ def _replay(engine: Engine, series: OpenSeries) -> None:
     name = str(series.opened.get("series"))
     log.info("series %r was open when the last daemon ended: reading its %d bytes again", name, series.nbytes)
     engine.begin_recovery(name, Pipeline(_settings(series, engine.config)))
-    begun_s = served_s = time.monotonic()
-    end = 0
+    begun_s = time.monotonic()
+    try:
+        end, last, closing = _read(engine, series)
+    except Exception:
+        # The pipeline knows only what it was fed: nothing is harmed, and the next scan must not be held up.
+        log.exception(
+            "the recording in %s cannot be computed again: it is kept, and its series is given up", series.folder
+        )
+        write_books(series.folder, {"series": name, "exit_status": "unrecoverable"})
+        engine.give_up()
+        return
+    engine.parts.recorder.resume(series.folder, end)
+    engine.end_recovery()
+    if closing is not None and last is not None:
+        # The last process wrote what closed the series, and died before it could say so.
+        engine.go_on(last, closing)
+    elif engine.pipeline.series is None:
+        _close_empty(engine, name, series.folder)
+    else:
+        log.info("series %r is open again after %.1f s", name, time.monotonic() - begun_s)
+        engine.resume(Resumed(time.time_ns()))
+
+
+def _read(engine: Engine, series: OpenSeries) -> tuple[int, Item | None, list[Event] | None]:
+    """Feed the journal; return where it ends, and the item that closed the series with what followed, if one did."""
+    served_s, end = time.monotonic(), 0
     for record, end in read_records(map_file(series.folder / JOURNAL)):
         if isinstance(record, Opened | Closed):
             continue
         events = engine.pipeline.feed(record)
         if any(isinstance(e, SeriesClosed) for e in events):
-            # The last process wrote what closed the series, and died before it could say so.
-            engine.parts.recorder.resume(series.folder, end)
-            engine.end_recovery()
-            engine.go_on(record, events)
-            return
+            return end, record, events
         engine.remember(events)
         if time.monotonic() - served_s > _SERVE_S:
             served_s = time.monotonic()
             engine.serve(end / series.nbytes)
-    engine.parts.recorder.resume(series.folder, end)
-    engine.end_recovery()
-    if engine.pipeline.series is None:
-        _close_empty(engine, name, series.folder)
-        return
-    log.info("series %r is open again after %.1f s", name, time.monotonic() - begun_s)
-    engine.resume(Resumed(time.time_ns()))
+    return end, None, None
 
 
 def _close_empty(engine: Engine, name: str, folder: Path) -> None:

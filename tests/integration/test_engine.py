@@ -25,7 +25,7 @@ from streamer.recovery import recover
 from streamer.state import BOOKS, JOURNAL, StateFolder, map_file
 from streamer.timings import Timings
 from streamer.wire import Control, Part, Result, decode, encode_heartbeat
-from streamer.wire.items import Answer, Arrived, Change, Resumed, Tick
+from streamer.wire.items import Answer, Arrived, Change, Item, Resumed, Tick
 from streamer.wire.journal import Closed, Opened, read_records
 from tests.unit.streamer.scene import HOST, Scene
 
@@ -265,6 +265,38 @@ def test_an_end_that_was_written_but_not_said_is_said_after_the_restart(bench: B
     assert isinstance(bench.records(folder)[-1], Closed)
     assert ran.results("status")[-1].head["state"] == "stopped"
     assert bench.run(lambda inbox: None).results("series") == [], "and only once"
+
+
+def test_a_recording_that_cannot_be_computed_again_does_not_hold_up_the_next_scan(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever made the last daemon die may be in the journal: it must not kill the next one, too."""
+    bench.run(putting(Scene().messages()[:6]))
+    (folder,) = bench.folders()
+    feed = Pipeline.feed
+
+    def poisoned(self: Pipeline, item: Item) -> list[Event]:
+        if isinstance(item, Arrived) and b"scene" in bytes(item.parts[0]) and b"image" in bytes(item.parts[0]):
+            raise ZeroDivisionError
+        return feed(self, item)
+
+    monkeypatch.setattr(Pipeline, "feed", poisoned)
+    ran = bench.run(putting(Scene(series="next").messages()))
+    assert ran.end("next")["processed"] == Scene().n_sent
+    assert "cannot be computed again" in caplog.text
+    assert json.loads((folder / BOOKS).read_text())["exit_status"] == "unrecoverable"
+    assert bench.records(folder), "it is kept for whoever looks for the cause"
+
+
+@pytest.mark.parametrize("block", [24, 3000])
+def test_large_batches_are_written_beside_the_work(bench: Bench, block: int) -> None:
+    scene = Scene(nav_shape=(100, 120), passes=2)
+    messages = scene.messages(block=block)
+    bench.run(putting(messages[:-1]), batch=300)
+    (folder,) = bench.folders()
+    arrived = [i for i in bench.records(folder) if isinstance(i, Arrived)]
+    assert [[bytes(p) for p in i.parts] for i in arrived] == [[bytes(p) for p in parts] for parts in messages[:-1]]
+    assert bench.run(putting(messages[-1:])).end("scene")["processed"] == scene.n_sent
 
 
 def test_a_recording_without_a_header_is_closed(bench: Bench) -> None:
