@@ -28,6 +28,7 @@ from streamer.wire.items import Arrived, Change, Idle, Item, Tick
 
 log = logging.getLogger(__name__)
 TICK_S: Final = 0.05
+QUIET_S: Final = 0.25
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHANGES: Final = frozenset({"accept", "dismiss"})
 
@@ -87,6 +88,7 @@ class Engine:
         self._recovering = self._recovered = False
         self._abandoned = False
         self._next_tick_s = 0.0
+        self._dropped = 0
 
     def run(self, recover: Callable[[Engine], None]) -> None:
         """Work until the inbox is closed and empty; `recover` comes first."""
@@ -119,13 +121,22 @@ class Engine:
         if time.monotonic() >= self._next_tick_s and self.pipeline.series is not None:
             self._process(())
         self._live.work(self.pipeline, self._portrait)
+        self._say_dropped()
         self._bounded.summarise(time.monotonic())
         self.parts.closing.check()
 
     def _wait_s(self) -> float:
         if self.pipeline.wants_idle:
             return 0.0
-        return TICK_S
+        return TICK_S if self.pipeline.series is not None else QUIET_S
+
+    def _say_dropped(self) -> None:
+        dropped = self.parts.inbox.dropped
+        new, self._dropped = dropped - self._dropped, dropped
+        if new:
+            self.parts.metrics.dropped(new)
+            text = f"the inbox was full: {new} messages dropped, {dropped} since the start"
+            self._bounded.write(logging.WARNING, "overflow", text, time.monotonic())
 
     def _process(self, items: Sequence[Item]) -> None:
         self._live.fed(len(items))
@@ -206,6 +217,10 @@ class Engine:
         self.parts.metrics.series_closed(event.books["exit_status"], event.books["lost"])
         folder, journal = recorder.close(event.books)
         portrait, timings = self._portrait, self.parts.timings.summary()
+        status = self.pipeline.status()
+        if status["series"] == event.series:
+            # Whoever asks after the end of the series is not told how it stood a second ago.
+            self._live.publish_status(status, portrait)
         self._send()
         log.info("series %r closed: %s", event.series, _books_line(event.books))
         closing.submit(journal)

@@ -89,6 +89,7 @@ class Series:
         self._promoted_ns = opened_ns
         self._since_promotion = 0
         self._checked_rank = 0
+        self._basis_version = 0
         self._end: EndMap | None = None
         self._ending_ns: int | None = None
         self._exit_status = ""
@@ -215,7 +216,16 @@ class Series:
             "flag": result.flag,
         }
         head = {"series": self.name, "model": result.version}
-        return [Publish(Result("result", head, arrays), received_ns, index.size), *self._anomalies(result)]
+        publish = Publish(Result("result", head, arrays), received_ns, index.size)
+        return [*self._new_basis(), publish, *self._anomalies(result)]
+
+    def _new_basis(self) -> list[Event]:
+        """Return the basis if it has not been published yet: no result speaks of one that nobody has seen."""
+        basis = self.engine.basis
+        if basis is None or basis.version == self._basis_version:
+            return []
+        self._basis_version = basis.version
+        return [self.basis_event(), Count("model", n=basis.version)]
 
     def _anomalies(self, result: BatchResult) -> list[Event]:
         flagged = np.flatnonzero(result.flag & 1)
@@ -255,7 +265,7 @@ class Series:
         basis = self.engine.promote()
         self.wants_background |= basis is not None
         enough = max(64, self.scan.n_positions // 50)
-        events: list[Event] = [] if basis is None else [self.basis_event(), Count("model", n=basis.version)]
+        events = self._new_basis()
         if self._since_promotion >= enough:
             self._since_promotion = 0
             events += self._decide(t_ns)
@@ -347,9 +357,9 @@ class Series:
             books["n_sent_claimed"] = self._end.n_sent
         if self._end is not None and self._end.reason:
             books["reason"] = self._end.reason
-        basis = self.engine.basis
-        events: list[Event] = [] if basis is None else [self.basis_event(), Count("model", n=basis.version)]
-        return events, books
+        # The last basis also where its version was published: its mean and novelties are those of the final map.
+        self._basis_version = -1
+        return self._new_basis(), books
 
     def series_event(self, event: Literal["start", "end"], books: dict[str, Any] | None = None) -> Publish:
         """Return the `series` message of its start or end."""

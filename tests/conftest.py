@@ -8,7 +8,7 @@ from pathlib import Path
 # Before numpy is imported: two BLAS pools on two cores make small products ten times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
