@@ -207,7 +207,7 @@ def check_clock() -> Iterator[Finding]:
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
-    """Say which of the endpoints that the daemon binds are free."""
+    """Say which endpoints the daemon can bind, and whether the instrument is there."""
     bound = [("results.url", settings.results.url), ("control.url", settings.control.url)]
     if settings.source.bind:
         bound.append(("source.url", settings.source.url))
@@ -217,6 +217,20 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         transport, host, port = split_url(url)
         if transport == "tcp" and port is not None:
             yield _port(key, url, host, port)
+    transport, host, port = split_url(settings.source.url)
+    if not settings.source.bind and transport == "tcp" and port is not None:
+        yield _instrument(settings.source.url, host, port)
+
+
+def _instrument(url: str, host: str, port: int) -> Finding:
+    """Say whether anybody listens where the daemon is to connect; it need not be there yet."""
+    try:
+        socket.create_connection((host, port), timeout=2.0).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        advice = "fine while the instrument is not started: the daemon tries again every 100 ms; else change source.url"
+        return Finding("note", f"source.url: nobody listens at {url} ({why})", advice)
+    return Finding("ok", f"source.url: something listens at {url}")
 
 
 def _port(key: str, url: str, host: str, port: int) -> Finding:

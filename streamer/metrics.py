@@ -53,6 +53,7 @@ class Metrics:
         self._duplicates = counter("duplicates", "Repeats of what had been received")
         self._messages = counter("messages_received", "Messages taken from the socket")
         self._bytes = counter("bytes_received", "Bytes of array and header parts taken from the socket")
+        self._dropped = counter("inbox_dropped_messages", "Messages dropped because the inbox was full")
         self._anomalies = counter("anomalies", "Anomalies reported")
         self._decisions = counter("decisions", "Decisions by action and outcome", "action", "outcome")
         self._series = counter("series_closed", "Series closed, by exit status", "exit_status")
@@ -81,6 +82,10 @@ class Metrics:
         self._messages.inc(messages)
         self._bytes.inc(nbytes)
         self._last_ns = t_ns
+
+    def dropped(self, messages: int) -> None:
+        """Count messages that the full inbox dropped."""
+        self._dropped.inc(messages)
 
     def spectra(self, received: int, processed: int) -> None:
         """Add spectra."""

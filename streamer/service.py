@@ -87,7 +87,7 @@ class Service:
             max_message_bytes=largest,
         )
         source = settings.source
-        wanted = Source(source.url, source.pattern, source.bind, largest, source.queue_messages)
+        wanted = Source(source.url, source.pattern, source.bind, largest, settings.source_queue)
         self.data_in = DataIn(context, wanted, self.inbox, self.metrics, curve)
         self.closing = Closing()
         self.engine = self._make_engine(timings, lambda: hub.denoised_wanted)

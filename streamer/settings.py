@@ -53,7 +53,9 @@ class SourceSection(Section):
         "sub", description="sub for an instrument that publishes, pull for one that pushes"
     )
     bind: bool = Field(False, description="true where the instrument connects to the daemon")
-    queue_messages: AtLeastOne = Field(1000, description="messages ZeroMQ holds before the inbox")
+    queue_messages: AtLeastOne | None = Field(
+        None, description="messages ZeroMQ holds before the inbox; without it 1000 for sub, 64 for pull"
+    )
 
 
 class ResultsSection(Section):
@@ -170,6 +172,11 @@ class Settings(BaseSettings):
         if not (self.source.bind or is_local(self.source.url) or self.security.source_key):
             raise ValueError(f"source.url: {self.source.url} is on another machine: {_HOW_SOURCE}")
         return self
+
+    @property
+    def source_queue(self) -> int:
+        """Messages ZeroMQ holds; a sender that pushes waits, so few are enough and memory stays small."""
+        return self.source.queue_messages or (1000 if self.source.pattern == "sub" else 64)
 
     @property
     def policy(self) -> Literal["block", "drop_newest"]:

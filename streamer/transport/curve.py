@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,7 @@ import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from streamer.exits import UNAVAILABLE, Exit
+from streamer.logs import Bounded
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class _Known:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._bounded = Bounded(log)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Answer the authenticator."""
@@ -79,7 +82,10 @@ class _Known:
             log.exception("no client key can be read from %s", self._folder)
             return False
         if not known:
-            log.warning("a client with the unknown key %s was refused", key.decode(errors="replace"))
+            now_s = time.monotonic()
+            text = f"a client with the unknown key {key.decode(errors='replace')} was refused"
+            self._bounded.summarise(now_s)
+            self._bounded.write(logging.WARNING, "unknown key", text, now_s)
         return known
 
 

@@ -13,6 +13,7 @@ from streamer.events import AskReplay, Notify, Publish
 from streamer.exits import Exit
 from streamer.hub import Hub
 from streamer.inbox import Inbox
+from streamer.logs import Bounded
 from streamer.metrics import Metrics
 from streamer.outbox import Outbox, Outgoing, Reply
 from streamer.timings import Timings
@@ -71,6 +72,7 @@ class Front:
     ) -> None:
         self._hub, self._outbox, self._metrics, self._timings = hub, outbox, metrics, timings
         self._desk = Desk(hub.boot, inbox)
+        self._bounded = Bounded(log)
         self._results = new_socket(context, zmq.XPUB)
         self._results.xpub_verboser = True
         self._results.sndhwm = max_queue
@@ -112,6 +114,7 @@ class Front:
         if asking is not None and asking in ready:
             self._replay.receive()
         self._replay.work(time.monotonic())
+        self._bounded.summarise(time.monotonic())
 
     def _watch(self, asking: zmq.Socket[bytes] | None) -> None:
         """Poll the replay socket of the moment; each endpoint has its own."""
@@ -169,7 +172,7 @@ class Front:
                 received = self._control.receive()
             except WireError as error:
                 self._metrics.rejected("control")
-                log.warning("a control message was dropped: %s", error.text)
+                self._bounded.write(logging.WARNING, "control", f"control: {error.text}", time.monotonic())
                 continue
             if received is None:
                 return

@@ -13,7 +13,7 @@ from streamer.transport.curve import Curve
 Context = zmq.Context[zmq.Socket[bytes]]
 RECONNECT_MS = 100
 FLUSH_MS = 1000
-HEARTBEAT_MS = 5000
+KEEPALIVE_S = 10
 
 
 @contextmanager
@@ -33,8 +33,11 @@ def new_socket(context: Context, kind: int) -> zmq.Socket[bytes]:
     socket.reconnect_ivl = RECONNECT_MS
     socket.reconnect_ivl_max = 0
     # A peer that vanished without a word (cable, power) is noticed, so that the connection is tried again.
-    socket.heartbeat_ivl = HEARTBEAT_MS
-    socket.heartbeat_timeout = 3 * HEARTBEAT_MS
+    # By TCP's own means: not every instrument's ZeroMQ is new enough to answer heartbeats of the protocol.
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = KEEPALIVE_S
+    socket.tcp_keepalive_intvl = KEEPALIVE_S // 2
+    socket.tcp_keepalive_cnt = 3
     return socket
 
 

@@ -107,6 +107,16 @@ def test_a_flood_is_dropped_by_the_message_and_the_books_balance(tmp_path: Path,
     assert set(books["lost"]) <= {"overflow", "gap"}
 
 
+def test_everything_works_over_ipc_too(tmp_path: Path, others: Outside) -> None:
+    scene, names = Scene(), ("source", "results", "control")
+    urls: dict[str, Any] = {name: {"url": f"ipc://{tmp_path}/{name}"} for name in names}
+    with Running(settings(tmp_path / "state", **urls)) as daemon:
+        instrument, listener, asker = others.instrument(daemon), others.listener(daemon, "series"), others.asker(daemon)
+        asker.until_status(state="idle")
+        instrument.send(*scene.messages())
+        assert listener.until("series", event="end").head["processed"] == scene.n_sent
+
+
 def test_a_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:
     with Running(settings(tmp_path)):
         with pytest.raises(Exit) as refused:

@@ -20,11 +20,12 @@ from streamer.state import StateFolder
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings whose ports are free."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    results, control, metrics = (s.getsockname()[1] for s in held)
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    source, results, control, metrics = (s.getsockname()[1] for s in held)
     for s in held:
         s.close()
     flags: dict[str, dict[str, Any]] = {
+        "source": {"url": f"tcp://127.0.0.1:{source}"},
         "results": {"url": f"tcp://127.0.0.1:{results}"},
         "control": {"url": f"tcp://127.0.0.1:{control}"},
         "metrics": {"listen": f"127.0.0.1:{metrics}"},
@@ -38,13 +39,24 @@ def levels(findings: list[Finding]) -> list[str]:
 
 
 def test_free_ports_are_free_and_a_taken_one_says_what_to_change(settings: Settings) -> None:
-    assert levels(list(doctor.check_ports(settings))) == ["ok", "ok", "ok"]
+    assert levels(list(doctor.check_ports(settings))) == ["ok", "ok", "ok", "note"]
     port = int(settings.control.url.rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)):
-        results, control, metrics = doctor.check_ports(settings)
-    assert levels([results, control, metrics]) == ["ok", "problem", "ok"]
+        _, control, *others = doctor.check_ports(settings)
+    assert control.level == "problem"
+    assert "problem" not in levels(others)
     assert "control.url" in control.text
     assert "control.url" in control.advice
+
+
+def test_an_instrument_that_is_there_and_one_that_is_not(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as instrument:
+        settings.source.url = f"tcp://127.0.0.1:{instrument.getsockname()[1]}"
+        *_, found = doctor.check_ports(settings)
+        assert (found.level, "something listens" in found.text) == ("ok", True)
+    *_, found = doctor.check_ports(settings)
+    assert found.level == "note"
+    assert "source.url" in found.advice
 
 
 def test_a_state_folder_is_looked_at_and_not_made(settings: Settings) -> None:
