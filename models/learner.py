@@ -15,7 +15,7 @@ from models.moments import Moments
 from models.noise import POISSON, NoiseModel, estimate_noise
 from models.pca import ScaledRows, Tracker
 from models.preprocess import Scaling, as_float32, column_sums, make_scaling, row_weights
-from models.rank import noise_edge, noise_level, rank_by_edge
+from models.rank import noise_edge, noise_level, rank_by_edge, scree_edge
 from models.refit import fit_components
 from models.signflip import noise_reach
 from models.store import CountStore
@@ -80,6 +80,11 @@ class Learner:
     def mean_values_per_row(self) -> float:
         """Numbers in a block per spectrum (non-zero channels, for sparse ones)."""
         return self._n_values / max(self.n_seen, 1)
+
+    @property
+    def noise_is_guessed(self) -> bool:
+        """Whether the noise was estimated and is not simply that of counts, so that it may be wrong in many ways."""
+        return self.noise_estimated and not self.noise.is_poisson
 
     @property
     def engine(self) -> str:
@@ -200,6 +205,8 @@ class Learner:
         if not self.noise.is_poisson:
             # An estimated noise is never quite white: correlated channels and imperfect gains raise the whole bulk.
             edge *= noise_level(eigenvalues, scaling.n_effective, max(n, 1.0))
+        if self.noise_is_guessed:
+            edge = max(edge, scree_edge(eigenvalues, scaling.n_effective, n))
         rank = min(max(rank_by_edge(eigenvalues, edge), 1), self._config.max_rank, eigenvalues.size)
         return LearntState(vectors[:, :rank], eigenvalues, edge, scaling, n, self.total, self.exposure)
 

@@ -14,6 +14,7 @@ from models.base import Basis, Counts, Float32, Float64, Index
 from models.learner import Learner, LearntState
 from models.noise import NoiseModel
 from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
+from models.null import EmpiricalNull
 from models.published import Published, empty_basis, publish, subspace_angle_deg
 from models.rank import smallest_visible_phase_px
 from models.scoremap import ScoreMap
@@ -106,6 +107,7 @@ class LinearEngine:
         self._learner = Learner(n_channels, self.config, noise, width)
         self._map = ScoreMap(n_positions, n_channels, self.config.max_rank, self.config.store_limit_bytes)
         self._held = HeldBack(n_positions, self._windows, self.config.novelty_min)
+        self._null = EmpiricalNull(self._windows)
         self._novelty_due = False
         self._angle = float("nan")
         self.n_positions, self.n_channels = n_positions, n_channels
@@ -198,7 +200,8 @@ class LinearEngine:
         raw = published.project(visits.block)
         exposure = self.noise.row_variance(visits.total, 1.0, self.n_channels)
         scores = published.shrinkage.apply(raw, exposure, fitted=False)
-        return raw, *published.test(visits.block, scores, exposure, np.ones(n), visits.bins)
+        score, window = published.test(visits.block, scores, exposure, np.ones(n), visits.bins)
+        return raw, self._null.follow(score) if self._learner.noise_is_guessed else score, window
 
     def _learn(self, index: Index, visits: Visits, flagged: NDArray[np.bool_], window: NDArray[np.int64]) -> None:
         """Teach what is not flagged, and flagged spectra that are like a crowd of others."""
@@ -318,6 +321,8 @@ class LinearEngine:
                 scores = published.shrinkage.apply(self._map.raw(index), exposure[part])
                 score, window[part] = published.test(counts, scores, exposure[part], self.visits[index])
                 self.anomaly[index] = score
+        if self._learner.noise_is_guessed:
+            self.anomaly[stored] = self._null.correct(self.anomaly[stored], self.anomaly[stored])
         alone = carriers(self._map.raw(stored), exposure, published.shrinkage, self.config.novelty_min)
         novel = self.anomaly[stored] > self.config.novelty_threshold
         novel[alone] = True

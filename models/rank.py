@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from models.base import Float64
 
 _EDGE_MARGIN = 1.02
+_SCREE_MARGIN = 1.1
 
 
 def noise_edge(n_channels: float, n_spectra: float) -> float:
@@ -28,10 +29,11 @@ def noise_quantile(share_above: ArrayLike, n_channels: float, n_spectra: float) 
     ratio = n_channels / n_spectra
     # The non-zero eigenvalues of a D x D and of the transposed N x N problem differ by the factor D/N alone.
     factor, ratio = (1.0, ratio) if ratio <= 1 else (ratio, 1.0 / ratio)
-    low, high = (1.0 - np.sqrt(ratio)) ** 2, (1.0 + np.sqrt(ratio)) ** 2
-    x = np.linspace(max(low, 1e-9), high, 2001)
-    mass = np.cumsum(np.sqrt(np.maximum((high - x) * (x - low), 0.0)) / x)
-    return np.asarray(factor * np.interp(1.0 - np.asarray(share_above), mass / max(mass[-1], 1e-300), x))
+    # Over the angle of x = 1 + ratio - 2 sqrt(ratio) cos(angle) the density is smooth, also where it has a pole in x.
+    angle = (np.arange(2000) + 0.5) * (np.pi / 2000)
+    x = 1.0 + ratio - 2.0 * np.sqrt(ratio) * np.cos(angle)
+    mass = np.cumsum(np.sin(angle) ** 2 / x)
+    return np.asarray(factor * np.interp(1.0 - np.asarray(share_above), mass / mass[-1], x))
 
 
 def noise_level(eigenvalues: ArrayLike, n_channels: float, n_spectra: float) -> float:
@@ -46,6 +48,24 @@ def noise_level(eigenvalues: ArrayLike, n_channels: float, n_spectra: float) -> 
     tail = np.arange(3 * values.size // 4, values.size)
     expected = noise_quantile((tail + 0.5) / size, n_channels, n_spectra)
     return max(1.0, float(np.median(values[tail] / expected)))
+
+
+def scree_edge(eigenvalues: ArrayLike, n_channels: float, n_spectra: float) -> float:
+    """Edge that the scree itself tells where the noise is of unknown shape; 0 where too few eigenvalues are known.
+
+    Correlated noise has no sharp edge: its logarithmic scree falls nearly along a line. The line through the second
+    half of the known eigenvalues (falling, no more than half of all) is drawn on to the first; components end where
+    the scree comes within 10 % of it.
+    """
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    if values.size < 16 or values.size > min(n_channels, n_spectra) / 2 or values[-1] <= 0:
+        return 0.0
+    order = np.arange(values.size)
+    half = order[values.size // 2 :]
+    slope, offset = np.polyfit(half, np.log(values[half]), 1)
+    line = _SCREE_MARGIN * np.exp(offset + slope * order)
+    below = values <= line
+    return float(line[int(np.argmax(below))]) if below.any() else 0.0
 
 
 def rank_by_edge(eigenvalues: ArrayLike, edge: float) -> int:

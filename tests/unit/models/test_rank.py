@@ -13,6 +13,7 @@ from models.rank import (
     rank_by_elbow,
     rank_by_parallel,
     rank_by_variance,
+    scree_edge,
     smallest_visible_phase_px,
     spike_strength,
 )
@@ -56,10 +57,11 @@ def test_strength_and_overlap_of_a_spike() -> None:
     assert direction_overlap(theta, D / N)[0] == pytest.approx(vectors[0, 0] ** 2, abs=0.02)
 
 
-@pytest.mark.parametrize(("d", "n"), [(D, N), (N, D)])
+@pytest.mark.parametrize(("d", "n"), [(D, N), (N, D), (D, D)])
 def test_noise_quantiles(d: int, n: int) -> None:
     values = np.linalg.svd(np.random.default_rng(0).standard_normal((n, d)), compute_uv=False) ** 2 / n
-    np.testing.assert_allclose(noise_quantile([0.1, 0.5, 0.9], d, n), np.quantile(values, [0.9, 0.5, 0.1]), rtol=0.03)
+    expected = np.quantile(values, [0.9, 0.5, 0.1])
+    np.testing.assert_allclose(noise_quantile([0.1, 0.5, 0.9], d, n), expected, rtol=0.03, atol=0.003)
 
 
 def test_noise_level_of_a_scree_that_is_not_white() -> None:
@@ -67,6 +69,22 @@ def test_noise_level_of_a_scree_that_is_not_white() -> None:
     assert noise_level(values[:32], D, N) == pytest.approx(1.0, abs=0.03)
     assert noise_level(1.5 * values[:32], D, N) == pytest.approx(1.5, rel=0.03)
     assert noise_level(values[:4], D, N) == 1.0
+
+
+def test_the_scree_tells_the_edge_of_correlated_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((N, D + 3))
+    y = noise[:, 3:] + noise[:, 2:-1] + noise[:, 1:-2] + noise[:, :-3]
+    y[:, :3] += 40 * rng.standard_normal((N, 3))
+    values = np.linalg.eigvalsh(y.T @ y / N)[::-1][:32]
+    assert rank_by_edge(values, noise_edge(D, N) * noise_level(values, D, N)) > 8
+    assert rank_by_edge(values, scree_edge(values, D, N)) == 3
+
+
+def test_the_scree_edge_keeps_the_components_of_white_noise() -> None:
+    values, _ = spiked([50.0, 20.0, 2.0])
+    assert rank_by_edge(values[:32], scree_edge(values[:32], D, N)) == 3
+    assert scree_edge(values[:8], D, N) == 0.0
 
 
 def test_degenerate_screes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from models.base import Float64
 from models.noise import POISSON
 from models.preprocess import make_scaling
@@ -11,7 +12,7 @@ from models.signflip import noise_reach
 
 
 def scene(contrast: float) -> tuple[Float64, Float64]:
-    """Expected and measured counts (n, D) of two phases; the second is `contrast` times darker, with lines of its own."""
+    """Expected and measured counts (n, D) of two phases; the second, with other lines, is `contrast` times darker."""
     rng = np.random.default_rng(0)
     channels = np.arange(200)
     bright = 1.0 + 40 * np.exp(-0.5 * ((channels - 50) / 5) ** 2)
