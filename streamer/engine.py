@@ -6,51 +6,27 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from streamer.closing import Closing, Portrait
+from streamer.closing import Portrait
 from streamer.config import PipelineConfig
 from streamer.events import AskReplay, Count, Event, Log, Notify, Publish, SeriesClosed, SeriesOpened
-from streamer.inbox import Inbox
 from streamer.live import Live, own
 from streamer.logs import Bounded
-from streamer.metrics import Metrics
-from streamer.outbox import Outbox, Outgoing, Reply, Request
+from streamer.outbox import Outgoing, Reply, Request
 from streamer.pipeline import Pipeline
-from streamer.recorder import Recorder
 from streamer.requests import RequestError
-from streamer.timings import Timings
 from streamer.warm import warm_up
 from streamer.wire import Control
 from streamer.wire.items import Arrived, Change, Idle, Item, Tick
+from streamer.workbench import Batch, Parts
 
 log = logging.getLogger(__name__)
 TICK_S: Final = 0.05
 QUIET_S: Final = 0.25
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHANGES: Final = frozenset({"accept", "dismiss"})
-
-
-@dataclass(frozen=True)
-class Batch:
-    """How much is processed at once, at most: what has arrived, never more than has."""
-
-    messages: int = 256
-    nbytes: int = 8 << 20
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the worker works with; the service makes them."""
-
-    inbox: Inbox
-    outbox: Outbox
-    recorder: Recorder
-    closing: Closing
-    metrics: Metrics
-    timings: Timings
 
 
 class Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,7 @@ from streamer.closing import Portrait
 from streamer.events import Publish
 from streamer.pipeline import Pipeline
 from streamer.wire import Control, Result, f4
-
-if TYPE_CHECKING:
-    from streamer.engine import Parts
+from streamer.workbench import Parts
 
 MAPS_S: Final = 0.25
 MAPS_SHARE: Final = 0.05

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from streamer.build import program_version
 from streamer.closing import Closing
-from streamer.engine import Batch, Engine, Parts
+from streamer.engine import Engine
 from streamer.exits import INTERNAL, OK, SIGNALLED, Exit
 from streamer.hub import Hub
 from streamer.inbox import Inbox
@@ -29,6 +29,7 @@ from streamer.settings import Settings
 from streamer.state import StateFolder
 from streamer.timings import Timings
 from streamer.transport import Authenticated, Curve, DataIn, Front, Source, open_context
+from streamer.workbench import Batch, Parts
 
 log = logging.getLogger(__name__)
 REPORTS_S: Final = 60.0

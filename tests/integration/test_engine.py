@@ -14,7 +14,7 @@ import pytest
 
 from streamer.closing import FINAL, Closing
 from streamer.config import PipelineConfig
-from streamer.engine import Batch, Engine, Parts
+from streamer.engine import Engine
 from streamer.events import Event, Notify, Publish
 from streamer.inbox import Inbox
 from streamer.metrics import Metrics
@@ -27,6 +27,7 @@ from streamer.timings import Timings
 from streamer.wire import Control, Part, Result, decode, encode_heartbeat
 from streamer.wire.items import Answer, Arrived, Change, Item, Resumed, Tick
 from streamer.wire.journal import Closed, Opened, read_records
+from streamer.workbench import Batch, Parts
 from tests.unit.streamer.scene import HOST, Scene
 
 ASKER = Client(b"asker", False)

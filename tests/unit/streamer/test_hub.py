@@ -48,19 +48,14 @@ def test_a_new_series_forgets_the_maps_of_the_one_before() -> None:
 
 def test_wishes_are_counted_for_each_prefix() -> None:
     hub = Hub("boot")
-    assert not hub.denoised_wanted
-    assert hub.subscription(b"\x01map/") == b"map/"
-    assert not hub.denoised_wanted
-    assert hub.subscription(b"\x01denoised") == b"denoised"
-    assert hub.subscription(b"\x01") == b""
-    assert hub.subscription(b"\x00denoised") is None
-    assert hub.denoised_wanted, "the empty prefix is everything"
-    hub.subscription(b"\x00")
-    assert not hub.denoised_wanted
-    hub.subscription(b"\x01den")
-    hub.subscription(b"\x01den")
-    hub.subscription(b"\x00den")
-    assert hub.denoised_wanted
+    wanted = [hub.denoised_wanted]
+    for message, prefix in (
+        (b"\x01map/", b"map/"), (b"\x01denoised", b"denoised"), (b"\x01", b""), (b"\x00denoised", None),
+        (b"\x00", None), (b"\x01den", b"den"), (b"\x01den", b"den"), (b"\x00den", None), (b"\x00den", None),
+    ):  # fmt: skip
+        assert hub.subscription(message) == prefix
+        wanted.append(hub.denoised_wanted)
+    assert wanted == [False, False, True, True, True, False, True, True, True, False]
 
 
 def test_what_is_no_subscription_is_ignored() -> None:
