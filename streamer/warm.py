@@ -14,7 +14,8 @@ from streamer.wire import Part, encode_events, encode_header, encode_image, enco
 from streamer.wire.items import Arrived, Idle, Tick
 
 _POSITIONS: Final = 16
-_D: Final = 48
+_D: Final = 512
+"""Enough channels that 20 counts are few among them: dense data with few counts go another way."""
 _BLOCK: Final = 16
 _SECOND_NS: Final = 1_000_000_000
 _KINDS: Final = (
@@ -47,7 +48,7 @@ def _scan(kind: str, mean: float) -> Iterator[list[Part]]:
     axis = {"name": "", "units": "", "size": _D, "offset": 0.0, "scale": 1.0}
     yield encode_header("warm", [4, 4], axis, noise={"model": "poisson"})
     channels = np.arange(_D)
-    peaks = np.stack([0.2 + 5 * np.exp(-0.5 * ((channels - c) / 3) ** 2) for c in (12, 34)])
+    peaks = np.stack([0.2 + 5 * np.exp(-0.5 * ((channels - c) / 8) ** 2) for c in (130, 360)])
     peaks *= mean / peaks.sum(axis=1, keepdims=True)
     rng = np.random.default_rng(0)
     counts = rng.poisson(peaks[np.arange(5 * _POSITIONS) % 2])
