@@ -88,7 +88,7 @@ def _header(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins, limi
     filled = {**stins.defaults, **value}
     if "nav_shape" not in filled or "axis" not in filled:
         missing = "nav_shape" if "nav_shape" not in filled else "axis"
-        raise WireError("invalid", f"header has no {missing}; a plain STINS sender's goes under [source.stins]")
+        raise WireError("invalid", f"header has no {missing}; a plain STINS sender's goes under [pipeline.stins]")
     head, warnings = parse_header(filled)
     n_positions = int(np.prod([int(n) for n in head.nav_shape], dtype=object))
     if n_positions > limits.positions:
