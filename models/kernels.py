@@ -232,8 +232,7 @@ def add_pairs(
 ) -> None:
     """Add weight_i x_i x_i' of CSR spectra to a second moment (D, D), each pair of channels once.
 
-    A pair of channels goes where it is first met, so the moment is the matrix plus its transpose minus the diagonal;
-    a channel that comes several times in a spectrum is right too.
+    Only the upper triangle is filled; a channel that comes several times in a spectrum is right too.
     """
     for i in range(indptr.shape[0] - 1):
         scale = weight[i]
@@ -244,8 +243,26 @@ def add_pairs(
             for b in range(a + 1, indptr[i + 1]):
                 if channels[b] == channels[a]:
                     row[channels[b]] += np.float32(2.0) * x * values[b]
+                elif channels[b] < channels[a]:
+                    moment[channels[b], channels[a]] += x * values[b]
                 else:
                     row[channels[b]] += x * values[b]
+
+
+@njit(cache=True, nogil=True)
+def group_starts(total: NDArray[np.float64], least: float) -> NDArray[np.int64]:
+    """First channel of each group of neighbours that together hold at least `least` counts, (m,)."""
+    starts = np.zeros(total.shape[0], np.int64)
+    n, held = 1, 0.0
+    for channel in range(total.shape[0]):
+        if held >= least:
+            starts[n] = channel
+            n += 1
+            held = 0.0
+        held += total[channel]
+    if held < least and n > 1:
+        n -= 1
+    return starts[:n]
 
 
 def warm_up(types: Iterable[str] = ("uint8", "uint16", "uint32", "float32")) -> None:
@@ -267,3 +284,4 @@ def warm_up(types: Iterable[str] = ("uint8", "uint16", "uint32", "float32")) -> 
     bin_events(one, channels, indptr, 1, 8)
     scan_sparse(one, channels, indptr, (1, 1, 8), bins[:, :1].copy(), bins.T.copy(), one, bins[0])
     add_pairs(one, channels, indptr, np.ones(1), np.zeros((8, 8), np.float32))
+    group_starts(np.ones(8), 1.0)

@@ -21,8 +21,8 @@ from models.scoremap import ScoreMap
 from models.visits import Visits, read_visits
 
 FLAG_ANOMALOUS = 1
-_CHUNK_VALUES = 400_000
-_SAMPLE = 16384
+_CHUNK_VALUES = 60_000
+_SAMPLE = 8192
 _MAX_NOVELTIES = 16
 _MAX_REFITS = 4
 _RETEST_ROWS = 1024
@@ -253,21 +253,26 @@ class LinearEngine:
         self._novelty_due = False
         held = self._held.positions
         held = held[self._map.store.complete(held) & (self.anomaly[held] > self.config.novelty_threshold)]
-        spectra, groups, scores = [], [], []
-        for group in self._held.groups(held, self.anomaly[held], _MAX_NOVELTIES):
-            residual = self._map.counts(group) - self._map.expected(group)
-            exposure = float(self._map.exposure(group, self.noise).sum())
-            pooled, share = pooled_residual(residual, exposure, published.channel_weight, self._windows.width)
+        groups = self._held.groups(held, self.anomaly[held], _MAX_NOVELTIES)
+        members = np.concatenate([held[:0], *groups])
+        residual = self._map.counts(members) - self._map.expected(members)
+        exposure = self._map.exposure(members, self.noise)
+        spectra, scores, first = [], [], 0
+        for group in groups:
+            part = slice(first, first + group.size)
+            first += group.size
+            known = float(exposure[part].sum()), published.channel_weight, self._windows.width
+            pooled, share = pooled_residual(residual[part], *known)
             spectra.append(pooled)
-            groups.append(group)
             scores.append(share)
         stack = np.stack(spectra) if spectra else np.zeros((0, self.n_channels), dtype=np.float32)
         self._map.novelties = NoveltySpectra(stack, tuple(groups), tuple(scores))
 
     def background(self) -> bool:
         """Use idle time, a few ms: re-project some positions exactly, then refine the tracker; True while more."""
-        per_row = max(16.0, 4 * self._learner.mean_values_per_row)
-        waiting = self._map.next_inexact(int(np.clip(_CHUNK_VALUES / per_row, 32, 4096)))
+        visits = max(1.0, self._learner.n_seen / max(self._map.measured.size, 1))
+        per_row = max(1.0, visits * self._learner.mean_values_per_row)
+        waiting = self._map.next_inexact(int(np.clip(_CHUNK_VALUES / per_row, 16, 2048)))
         if waiting is None:
             return self._learner.work()
         self._map.reproject(waiting)

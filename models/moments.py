@@ -13,7 +13,8 @@ from models.pca import orthonormal
 from models.preprocess import Scaling
 
 _FIRST_STEPS, _STEPS, _ROUNDS = 4, 2, 3
-_PANEL_VALUES = 1 << 19
+_GROWTH = 0.02
+_PANEL_ROWS = 256
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Moments:
         self._scaling: Scaling | None = None
         self._sweep: _Sweep | None = None
         self._rounds = 0
+        self._known: Float64 = np.zeros(0)
         self.n_rows = 0.0
 
     def add(self, counts: sparse.csr_array, squared_weight: Float64) -> None:
@@ -61,30 +63,39 @@ class Moments:
     def times(self, columns: Float32) -> Float32:
         """The moment times columns (D, k)."""
         image = np.zeros_like(columns)
-        self._add_panel(columns, image, 0, columns.shape[0])
+        for first in range(0, columns.shape[0], _PANEL_ROWS):
+            self._add_panel(columns, image, first, min(first + _PANEL_ROWS, columns.shape[0]))
         return image
 
     def _add_panel(self, columns: Float32, image: Float32, first: int, last: int) -> None:
-        """Add what rows first to last of the stored half contribute to the product."""
-        panel = self._half[first:last]
-        image[first:last] += panel @ columns
-        image += panel.T @ columns[first:last]
-        diagonal = panel[np.arange(last - first), np.arange(first, last)]
-        image[first:last] -= diagonal[:, None] * columns[first:last]
+        """Add what rows first to last of the upper triangle contribute to the product."""
+        panel = self._half[first:last, first:]
+        image[first:last] += panel @ columns[first:]
+        image[first:] += panel.T @ columns[first:last]
+        image[first:last] -= panel.diagonal()[:, None] * columns[first:last]
 
     def solve(self, scaling: Scaling) -> tuple[Float64, Float64]:
         """Leading vectors (m, k) and summed variances (k,) in a scaling.
 
-        Each call takes a few steps of subspace iteration from where the last one ended; `work` takes more in between.
+        Each call takes a step of subspace iteration from where the last one ended, and another where that one found
+        more variance than was known (new structure); `work` takes more in between.
         """
         self._scaling, self._sweep, self._rounds = scaling, None, _ROUNDS
-        steps = _FIRST_STEPS if self._next is None else _STEPS
-        for _ in range(steps):
+        for left in reversed(range(_FIRST_STEPS if self._next is None else _STEPS)):
             vectors = self._start(scaling)
             values, rotation = self._step(scaling, vectors, self.times(scaling.projector(vectors)))
+            if left < _STEPS and self._has_settled(values):
+                break
+        self._known = values / max(self.n_rows, 1.0)
         live = int(np.count_nonzero(values > 1e-6 * max(float(values.max(initial=0.0)), 1e-300)))
         order = np.arange(values.size)[::-1][:live]
         return vectors @ rotation[:, order], values[order]
+
+    def _has_settled(self, values: Float64) -> bool:
+        """Whether the stronger half of the rising values is as it was at the last `solve`, per spectrum."""
+        now, half = values / max(self.n_rows, 1.0), values.size // 2
+        known = self._known
+        return known.size == now.size and bool(np.all(now[half:] <= (1.0 + _GROWTH) * known[half:]))
 
     def _step(self, scaling: Scaling, vectors: Float64, image: Float32) -> tuple[Float64, Float64]:
         """Rayleigh-Ritz values and rotation in the span of the vectors; their image is where to start next."""
@@ -103,7 +114,7 @@ class Moments:
             columns = self._scaling.projector(vectors)
             self._sweep = _Sweep(vectors, columns, np.zeros_like(columns))
         sweep, size = self._sweep, self._half.shape[0]
-        last = min(sweep.row + _PANEL_VALUES // size + 1, size)
+        last = min(sweep.row + _PANEL_ROWS, size)
         self._add_panel(sweep.columns, sweep.image, sweep.row, last)
         sweep.row = last
         if last == size:

@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.ndimage import uniform_filter1d
 
 from models.base import Counts, Float32, Float64
+from models.kernels import group_starts
 from models.noise import NoiseModel
 
 _MIN_GROUP_COUNTS = 30.0
@@ -130,15 +131,7 @@ def merge_channels(
     total: Float64, min_counts: float = _MIN_GROUP_COUNTS
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Merge neighbours until each group holds `min_counts`: first channels (m,), group of each channel (D,)."""
-    starts, held = [0], 0.0
-    for channel, counts in enumerate(total.tolist()):
-        if held >= min_counts:
-            starts.append(channel)
-            held = 0.0
-        held += counts
-    if held < min_counts and len(starts) > 1:
-        starts.pop()
-    first = np.asarray(starts, dtype=np.int64)
+    first = group_starts(np.ascontiguousarray(total, dtype=np.float64), min_counts)
     group = np.zeros(total.size, dtype=np.int64)
     group[first[1:]] = 1
     return first, np.cumsum(group)

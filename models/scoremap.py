@@ -13,6 +13,7 @@ from models.novelty import NoveltySpectra
 from models.preprocess import as_float32
 from models.published import Published
 from models.store import CountStore
+from models.turns import Turns
 
 
 class ScoreMap:
@@ -31,23 +32,27 @@ class ScoreMap:
         self.novelties = NoveltySpectra(np.zeros((0, n_channels), dtype=np.float32))
         # Wide enough for any basis; only the first K columns are in use.
         self._raw: Float32 = np.zeros((n_positions, max_rank), dtype=np.float32)
-        self._stale: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
-        self._turn: Float32 = np.zeros((0, 0), dtype=np.float32)
+        self._turns = Turns(n_positions)
+        self._measured: NDArray[np.int64] | None = None
         self._n_columns = 0
         self._cursor = n_positions
 
     @property
     def measured(self) -> NDArray[np.int64]:
         """Positions that were visited, rising."""
-        return np.flatnonzero(self.visits)
+        if self._measured is None:
+            self._measured = np.flatnonzero(self.visits)
+        return self._measured
 
     def account(self, index: Index, total: Float64, counts: Counts, replace: bool) -> None:
         """Add visits (n, D) with total counts (n,) to the books and the store."""
         if replace:
             self.totals[index], self.visits[index] = 0.0, 0
             self._raw[index] = 0.0
-            self._stale[index] = False
         fresh = self.visits[index] == 0
+        if fresh.any():
+            self._measured = None
+            self._turns.settle(index[fresh])
         np.add.at(self.totals, index, total)
         np.add.at(self.visits, index, np.uint32(1))
         self.store.add(index, counts, replace)
@@ -56,20 +61,12 @@ class ScoreMap:
 
     def accumulate(self, index: Index, raw: Float32) -> None:
         """Add the raw scores (n, K) of visits."""
-        self._freshen(index)
+        self._turns.apply(self._raw, index)
         columns = self._raw[:, : raw.shape[1]]
         if index.size == 1:
             columns[index[0]] += raw[0]
         else:
             np.add.at(columns, index, raw)
-
-    def _freshen(self, index: NDArray[Any]) -> None:
-        """Turn those of the positions that are still in the basis before this one."""
-        stale = index[self._stale[index]]
-        if stale.size:
-            old, new = self._turn.shape
-            self._raw[stale, :new] = self._raw[stale, :old] @ self._turn
-            self._stale[stale] = False
 
     def exposure(self, index: NDArray[Any], noise: NoiseModel) -> Float64:
         """Variance summed over channels of the accumulated counts of positions, (n,)."""
@@ -77,7 +74,7 @@ class ScoreMap:
 
     def raw(self, index: NDArray[Any]) -> Float32:
         """Raw scores (n, K) of positions."""
-        self._freshen(index)
+        self._turns.apply(self._raw, index)
         return np.asarray(self._raw[index, : self._n_columns])
 
     def scores(self, index: NDArray[Any]) -> Float32:
@@ -98,15 +95,13 @@ class ScoreMap:
             for part, counts in self.store.chunks(measured[self.store.complete(measured)], 1024):
                 self._set(part, as_float32(counts) @ projector)
         else:
-            self._freshen(np.flatnonzero(self._stale))
-            self._turn = old.eigenspectra @ projector
-            self._stale = self.visits > 0
+            self._turns.add(self._raw, old.eigenspectra @ projector)
             self.exact[:] = False
         self._cursor = 0
 
     def _set(self, index: NDArray[Any], raw: Float32) -> None:
         self._raw[index, : raw.shape[1]] = raw
-        self._stale[index] = False
+        self._turns.settle(index)
         self.exact[index] = True
 
     def next_inexact(self, n: int) -> NDArray[np.int64] | None:
