@@ -16,7 +16,7 @@ from models.noise import POISSON, NoiseModel, estimate_noise
 from models.pca import ScaledRows, Tracker
 from models.preprocess import Scaling, as_float32, column_sums, make_scaling, row_weights
 from models.rank import noise_edge, noise_level, rank_by_edge, scree_edge
-from models.refit import fit_components
+from models.refit import CountedMoment, fit_components
 from models.signflip import noise_reach
 from models.store import CountStore
 from models.visits import Visits
@@ -28,7 +28,8 @@ _SPARE = 8
 _RESCALE_GROWTH = 1.5
 _NOISE_ROWS = (1, 64, 256)
 _MOMENT_VALUES = 60
-_REFIT_ROWS = 1024
+_READ_VALUES, _READ_ROWS = 2_000_000, 8192
+_COUNTED_VALUES = 150
 _REACH_VALUES = 8_000_000
 Block: TypeAlias = Float32 | sparse.csr_array
 
@@ -85,6 +86,11 @@ class Learner:
     def noise_is_guessed(self) -> bool:
         """Whether the noise was estimated and is not simply that of counts, so that it may be wrong in many ways."""
         return self.noise_estimated and not self.noise.is_poisson
+
+    @property
+    def rows_at_once(self) -> int:
+        """Accumulated spectra that are read from the store together: a few million numbers."""
+        return int(np.clip(_READ_VALUES / max(self.mean_values_per_row, 1.0), 64, _READ_ROWS))
 
     @property
     def engine(self) -> str:
@@ -229,7 +235,7 @@ class Learner:
 
         def blocks() -> Iterator[tuple[Block, Float64]]:
             first = 0
-            for part, counts in store.chunks(index, _REFIT_ROWS):
+            for part, counts in store.chunks(index, self.rows_at_once):
                 yield as_float32(counts), squared[first : first + part.size]
                 first += part.size
 
@@ -240,11 +246,31 @@ class Learner:
         for block, squared in blocks():
             total += column_sums(block)
             profile += _weighted_sum([block], squared)
+        return self._final_scaling(total, profile)
+
+    def _final_scaling(self, total: Float64, profile: Float64) -> Scaling:
         visits = max(self.n_seen, 1)
         return make_scaling(total / visits, visits, self.noise, self._peak_width, profile)
 
-    def refit(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> LearntState:
+    def counted_moment(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> CountedMoment | None:
+        """What `refit` can use where the positions to fit are among these, with so few counts that it pays."""
+        lit = exposure > 0
+        values = self._n_values / max(index.size, 1)
+        if not isinstance(self._tracker, Moments) or values > _COUNTED_VALUES or not lit.any():
+            return None
+        squared = np.zeros(store.n_positions)
+        squared[index] = row_weights(exposure, float(np.median(exposure[lit])), self._config.bright_clip)
+        return CountedMoment(store, squared)
+
+    def refit(
+        self, store: CountStore, index: NDArray[Any], exposure: Float64, counted: CountedMoment | None
+    ) -> LearntState:
         """Fit the accumulated counts of positions from scratch (but for the start vectors)."""
+        n = float(np.count_nonzero(exposure > 0))
+        if counted is not None:
+            counted.cover(index[exposure > 0], self.rows_at_once)
+            scaling = self._final_scaling(np.maximum(counted.total, 0.0), np.maximum(counted.profile, 0.0))
+            return self._state(*counted.components(scaling, self._start(scaling), self._keep), scaling, n)
         blocks = self._weighted(store, index, exposure)
         scaling = self._scaling_of(blocks)
         vectors, values = fit_components(
@@ -253,7 +279,7 @@ class Learner:
             self._start(scaling),
             self._keep,
         )
-        return self._state(vectors, values, scaling, float(np.count_nonzero(exposure > 0)))
+        return self._state(vectors, values, scaling, n)
 
     def _start(self, scaling: Scaling) -> Float64:
         if isinstance(self._tracker, Moments):

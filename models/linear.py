@@ -17,6 +17,7 @@ from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
 from models.null import EmpiricalNull
 from models.published import Published, empty_basis, publish, subspace_angle_deg
 from models.rank import smallest_visible_phase_px
+from models.refit import CountedMoment
 from models.scoremap import ScoreMap
 from models.visits import Visits, read_visits
 
@@ -25,7 +26,6 @@ _CHUNK_VALUES = 60_000
 _SAMPLE = 8192
 _MAX_NOVELTIES = 16
 _MAX_REFITS = 4
-_RETEST_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -289,10 +289,12 @@ class LinearEngine:
             return empty_basis(self.n_channels)
         measured = self._map.measured
         stored = measured[self._map.store.complete(measured)]
-        self._learner.measure_reach(self._map.store, stored, self._map.exposure(stored, self.noise))
+        exposure = self._map.exposure(stored, self.noise)
+        self._learner.measure_reach(self._map.store, stored, exposure)
+        counted = self._learner.counted_moment(self._map.store, stored, exposure)
         for _ in range(_MAX_REFITS):
             held = self._held.mask
-            state = self._refit(stored[~held[stored]])
+            state = self._refit(stored[~held[stored]], counted)
             if state is None:
                 break
             self._publish(state)
@@ -305,11 +307,11 @@ class LinearEngine:
             self._adopt(state, measured, self._version, None)
         return self._map.basis()
 
-    def _refit(self, teach: NDArray[np.int64]) -> LearntState | None:
+    def _refit(self, teach: NDArray[np.int64], counted: CountedMoment | None) -> LearntState | None:
         exposure = self._map.exposure(teach, self.noise)
         if not (exposure > 0).any():
             return None
-        return self._learner.refit(self._map.store, teach, exposure)
+        return self._learner.refit(self._map.store, teach, exposure, counted)
 
     def _retest(self, stored: NDArray[np.int64], held: NDArray[np.bool_]) -> None:
         """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held."""
@@ -318,8 +320,9 @@ class LinearEngine:
             return
         window = np.zeros(stored.size, dtype=np.int64)
         exposure = self._map.exposure(stored, self.noise)
-        for first in range(0, stored.size, _RETEST_ROWS):
-            part = slice(first, first + _RETEST_ROWS)
+        rows = self._learner.rows_at_once
+        for first in range(0, stored.size, rows):
+            part = slice(first, first + rows)
             index = stored[part]
             counts = self._map.reproject(index)
             if counts is not None:

@@ -39,6 +39,11 @@ class CountStore:
         self._log = SegmentLog(n_channels)
 
     @property
+    def n_positions(self) -> int:
+        """Positions of the scan, P."""
+        return self._shape[0]
+
+    @property
     def n_channels(self) -> int:
         """Channels of a spectrum, D."""
         return self._shape[1]
