@@ -18,14 +18,19 @@ from simulator.raster import scan_order
 from simulator.replay import FileScene
 from simulator.run import Job, Recording, console, errors, report, run, series_name, speed_of, words
 from simulator.sample import Specimen, load_specimen, specimen_names
-from simulator.scene import Scene, SimulatedScene
+from simulator.scene import Scene
 from simulator.schedule import Plan
 from simulator.server import Link
+from simulator.store import Scenes, check_path
 
 
 def simulate(
     specimen: Annotated[str, typer.Option(help="Name, or TOML file; 'list' shows the names.")] = "exercise",
     shape: Annotated[tuple[int, int] | None, typer.Option(help="NY NX of the map.", rich_help_panel=SCAN)] = None,
+    region: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(help="Y0 X0 NY NX of the map: scan only this part of it.", rich_help_panel=SCAN),
+    ] = None,
     passes: panel.Passes = 4,
     dwell: panel.Dwell = 0.001,
     rate: panel.Rate = None,
@@ -51,6 +56,14 @@ def simulate(
     calibrated_at: panel.CalibratedAt = None,
     preload: panel.Preload = False,
     truth: Annotated[Path | None, typer.Option(help="Write the truth to this .npz.", rich_help_panel=RECORD)] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write scan and truth to this .zspy (zarr, for HyperSpy).", rich_help_panel=RECORD),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Only draw the specimen ('all': every one) to this .png.", rich_help_panel=RECORD),
+    ] = None,
     data: panel.Data = panel.DATA,
     pattern: panel.PatternOption = panel.Pattern.PUB,
     bind: panel.Bind = True,
@@ -65,21 +78,23 @@ def simulate(
         for name in specimen_names():
             console.print(name)
         return
+    if plot is not None or specimen == "all":
+        with errors():
+            _draw(specimen, plot, seed, shape, channels, counts)
+        return
     with errors():
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
+        if save is not None:
+            check_path(save)
         if truth is not None:
             sample.save(truth, dose)
         effects = parse_switches(effect or [], Effects)
         camera = parse_switches(detector, Integrating) if detector else Counting()
 
-        def scene() -> Scene:
-            return SimulatedScene(
-                sample, counts=dose, dwell_s=dwell, seed=seed + 1, detector=camera, list_mode=list_mode, effects=effects
-            )
-
+        scenes = Scenes(sample, dose, dwell, seed + 1, camera, list_mode, effects, keep=save is not None)
         plan = Plan(
-            scan_order(sample.nav_shape, order.value, seed=seed),
+            scan_order(sample.nav_shape, order.value, region=region, seed=seed),
             passes=passes,
             dwell_s=dwell,
             dose_limit_s=dose_limit,
@@ -90,8 +105,25 @@ def simulate(
         link = Link(data, pattern.value, bind, replay, control, obey_advice, wait_subscriber, linger)
         faults = parse_switches(fault or [], Faults)
         name = series or series_name(sample.name)
-        job = Job(scene, plan, name, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
+        job = Job(scenes.make, plan, name, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
         report(run(job, link, speed_of(rate, dwell)))
+        if save is not None:
+            scenes.save(save)
+
+
+def _draw(
+    name: str, path: Path | None, seed: int, shape: tuple[int, int] | None, channels: int | None, counts: float | None
+) -> None:
+    if path is None:
+        raise ValueError("'all' specimens can only be drawn: say --plot FILE.png")
+    # Slow to import, and no scan needs it.
+    from simulator.plot import draw_sheet, draw_specimen
+
+    if name == "all":
+        draw_sheet([load_specimen(n, seed=seed) for n in specimen_names()], path, seed)
+        return
+    sample = load_specimen(name, seed=seed, shape=shape, channels=channels)
+    draw_specimen(sample, path, sample.counts if counts is None else counts, seed)
 
 
 def replay(

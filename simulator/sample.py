@@ -106,9 +106,9 @@ class Specimen:
         total = signal.sum(axis=1, keepdims=True)
         return np.asarray(np.divide(signal, total, out=np.zeros_like(signal), where=total > 0))
 
-    def save(self, path: Path, counts: float, **more: Any) -> None:
-        """Write the truth as .npz; expected counts of one visit are abundances @ endmembers."""
-        truth = {
+    def truth(self, counts: float) -> dict[str, Any]:
+        """Return the truth as arrays; expected counts of one visit are abundances @ endmembers."""
+        return {
             "abundances": self.abundances,
             "endmembers": counts * self.endmembers,
             "names": np.array(self.phases),
@@ -121,7 +121,10 @@ class Specimen:
             "counts": np.array(counts),
             "specimen": np.array(self.name),
         }
-        np.savez_compressed(path, **truth, **more)  # type: ignore[arg-type]
+
+    def save(self, path: Path, counts: float) -> None:
+        """Write the truth as .npz."""
+        np.savez_compressed(path, **self.truth(counts))
 
 
 def specimen_names() -> list[str]:

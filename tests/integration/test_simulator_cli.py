@@ -13,6 +13,7 @@ import pytest
 import zmq
 
 from streamer.wire import Block, Events, Message, SeriesEnd, decode
+from tests.unit.simulator.test_store import read_back
 
 PATIENCE_MS = 20_000
 RUN = "import typer; from simulator.cli import {0}; typer.run({0})"
@@ -119,3 +120,26 @@ def test_what_is_wrong_is_said_in_a_sentence(name: str, options: list[str], said
     assert done.returncode == 1
     assert said in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_simulate_saves_the_scan_that_it_sent(puller: zmq.Socket[bytes], tmp_path: Path) -> None:
+    options = ["--specimen", "exercise", "--shape", "8", "8", "--region", "2", "1", "4", "5", "--channels", "64"]
+    options += ["--rate", "0", "--pattern", "push", "--connect", "--data", url(puller), "--passes", "2"]
+    made = subprocess.Popen(command("simulate", *options, "--save", str(tmp_path / "scan.zspy")))
+    sent = np.zeros((64, 64))
+    n = 0
+    for block in (m for m in receive_all(puller) if isinstance(m, Block)):
+        index = block.index if block.index is not None else block.map.index + np.arange(block.n)
+        np.add.at(sent, index, block.counts)
+        n += block.n
+    assert made.wait(20) == 0
+    assert n == 2 * 4 * 5
+    np.testing.assert_array_equal(read_back(tmp_path / "scan.zspy")["data"].reshape(64, 64), sent)
+    rows, columns = np.nonzero(sent.sum(axis=1).reshape(8, 8))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 5, 1, 5)
+
+
+def test_simulate_draws_a_specimen_and_sends_nothing(tmp_path: Path) -> None:
+    options = ["--specimen", "exercise", "--shape", "9", "9", "--channels", "64", "--plot", str(tmp_path / "one.png")]
+    subprocess.run(command("simulate", *options), check=True, timeout=60)
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""Makes simulator processes without the seconds of imports and tables that each of them would need: it reads, forks, runs.
+"""Makes simulator processes without the seconds of imports and tables that each of them would need.
 
 ``python -m tests.system.simulators`` reads one command line a line, as JSON, and forks a process that does what
 ``scanwise simulate`` does with it; for each it writes one line of JSON: exit code and output.
