@@ -29,6 +29,9 @@ _KINDS: Final = (
 )
 """Types of counts, and counts in a spectrum: what is compiled and which model is used depend on both."""
 
+_JOINED: Final = frozenset({3, 5})
+"""Messages processed together with the next: joined counts are writeable, which is another type to a compiler."""
+
 
 @functools.cache
 def warm_up() -> None:
@@ -36,9 +39,11 @@ def warm_up() -> None:
     t_ns = _SECOND_NS
     for kind, mean in _KINDS:
         pipeline = Pipeline(PipelineConfig())
-        for parts in _scan(kind, mean):
+        for number, parts in enumerate(_scan(kind, mean)):
             t_ns += _SECOND_NS
             pipeline.feed(Arrived(t_ns, parts))
+            if number in _JOINED:
+                continue
             pipeline.feed(Tick(t_ns))
             pipeline.feed(Idle(t_ns))
         pipeline.maps()
