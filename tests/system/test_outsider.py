@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 import zmq
 
+from streamer.config import PipelineConfig
+from streamer.events import Publish
+from streamer.pipeline import Pipeline
+from streamer.wire.journal import Closed, Opened, read_records
 from tests.system.outsider import Asker, Bench, Instrument, Listener, daemon, end, header, image
 
 NAV_SHAPE, D, BLOCK = [16, 16], 256, 32
@@ -142,6 +146,37 @@ def test_restart_in_mid_scan_ends_with_exact_books_and_the_same_map(tmp_path: Pa
         expected = counts.reshape(3, 256, D).sum(axis=(0, 2))
         np.testing.assert_array_equal(listener.last("map/counts")[1]["counts"].ravel(), expected)
         assert np.isfinite(listener.last("map/scores")[1]["scores"]).all()
+
+
+def test_the_recording_gives_every_published_result_again(tmp_path: Path, bench: Bench) -> None:
+    """Bit for bit: results, bases and decisions of a live scan, computed anew from its journal."""
+    with daemon(tmp_path) as server:
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results, "result", "basis", "decision", "series")
+        instrument.wait_for_subscriber()
+        for parts in messages("recorded", scene(passes=12), actions=["stop"], replay=instrument.replay_url):
+            instrument.send(parts, lose=len(instrument.kept) in {4, 9})
+            time.sleep(0.02)
+        thread = threading.Thread(target=instrument.serve_replays, args=(2,))
+        thread.start()
+        listener.until_end("recorded")
+        thread.join()
+        assert server.stop() == 0
+    (journal,) = (tmp_path / "state").glob("*/journal.swj")
+    records = [record for record, _ in read_records(memoryview(journal.read_bytes()))]
+    assert isinstance(records[0], Opened)
+    assert isinstance(records[-1], Closed)
+    pipeline = Pipeline(PipelineConfig.model_validate(records[0]["settings"]))
+    events = [event for item in records[1:-1] if not isinstance(item, Opened | Closed) for event in pipeline.feed(item)]
+    again = [e.result for e in events if isinstance(e, Publish)]
+    for topic in ("result", "basis", "decision"):
+        live = [(head, arrays) for t, head, arrays in listener.got if t == topic]
+        anew = [r for r in again if r.topic == topic]
+        assert len(live) == len(anew) > 0
+        for (head, arrays), result in zip(live, anew, strict=True):
+            assert head["model"] == result.head["model"]
+            assert {n: a.tobytes() for n, a in arrays.items()} == {n: a.tobytes() for n, a in result.arrays.items()}
+            assert head.get("decision") == result.head.get("decision")
 
 
 def wait_for_status(bench: Bench, url: str, processed: int) -> None:
