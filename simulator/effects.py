@@ -40,6 +40,10 @@ class Effects(BaseModel):
         When a part of the detector fails, and which share of the counts it had.
     dwell_changes_s, dwell_factor : float
         When the real dwell changes without notice, and by which factor.
+    bleach_s : float
+        Dwell after which the fluorescence of a Raman specimen is down to 1/e.
+    cosmic_per_s, cosmic_counts : float
+        Cosmic rays that hit the camera, and their mean height in counts.
     dead, hot : list of int
         Channels that count nothing, and channels that count `hot_per_s` whatever comes.
     """
@@ -59,6 +63,9 @@ class Effects(BaseModel):
     segment_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     dwell_changes_s: NotNegative | None = None
     dwell_factor: Annotated[float, Field(gt=0)] = 0.5
+    bleach_s: Annotated[float, Field(gt=0)] | None = None
+    cosmic_per_s: NotNegative = 0.0
+    cosmic_counts: Annotated[float, Field(gt=0)] = 2000.0
     dead: Channels = ()
     hot: Channels = ()
     hot_per_s: NotNegative = 100.0
@@ -93,6 +100,12 @@ class Weather:
                 raise ValueError(f"no phase {name!r}: the specimen has {', '.join(specimen.phases)}")
         if max((*effects.dead, *effects.hot), default=0) >= specimen.axis.size:
             raise ValueError(f"a dead or hot channel is outside {specimen.axis.size}")
+        self._members = specimen.endmembers
+        if effects.bleach_s is not None:
+            if specimen.bleaching is None:
+                raise ValueError(f"{specimen.name} has no fluorescence that could bleach")
+            # What bleaches is drawn by itself: it fades while the rest of the phase stays.
+            self._members = np.concatenate([specimen.endmembers - specimen.bleaching, specimen.bleaching])
         self.time_s = 0.0
         self._spent_s = np.zeros(specimen.n_positions)
         self._moved = (0.0, 0.0)
@@ -101,13 +114,16 @@ class Weather:
     def rates(self, positions: NDArray[np.uint32], dwell_s: Floats, dose_per_s: float) -> Floats:
         """Return expected abundances of n visits in counts, f8[n, M], and let their time pass.
 
-        M is one more than the specimen's end-members where channels are hot.
+        M is twice the number of the specimen's end-members where they bleach, and one more where channels are hot.
         """
         ends_s = self.time_s + np.cumsum(dwell_s)
         middle_s = ends_s - dwell_s / 2
         self._follow(float(middle_s[len(middle_s) // 2]))
         there = self._drifted(positions, middle_s)
         shares = self._damaged(self._specimen.abundances[there], there, dwell_s)
+        if self.effects.bleach_s is not None:
+            left = np.exp(-(self._spent_s[there] + dwell_s / 2) / self.effects.bleach_s)
+            shares = np.concatenate([shares, shares * left[:, None]], axis=1)
         np.add.at(self._spent_s, there, dwell_s)
         self.time_s = float(ends_s[-1])
         rates = shares * (dose_per_s * dwell_s * self._sensitivity(middle_s))[:, None]
@@ -155,12 +171,12 @@ class Weather:
             self._moved = (shift, gain)
 
     def _emitters(self, shift: float, gain: float) -> Emitters:
-        spectra, values = self._specimen.endmembers.copy(), self._specimen.axis.values
+        spectra, values = self._members.copy(), self._specimen.axis.values
         if shift != 0 or gain != 0:
             # What belongs at v is recorded at (1 + gain) v + shift.
             at = (values - shift) / (1 + gain)
             rising = values if values[-1] > values[0] else values[::-1]
-            for k, row in enumerate(self._specimen.endmembers):
+            for k, row in enumerate(self._members):
                 ordered = row if rising is values else row[::-1]
                 spectra[k] = np.interp(at, rising, ordered, left=0.0, right=0.0) / (1 + gain)
         spectra[:, list(self.effects.dead)] = 0.0

@@ -68,6 +68,8 @@ class Specimen:
         Names of phases that nobody counts on.
     counts : float
         The mean counts of a visit that the specimen suggests.
+    bleaching : f8[M, D], optional
+        The part of the end-members that light destroys.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Specimen:
     abundances: Floats
     unexpected: tuple[str, ...]
     counts: float
+    bleaching: Floats | None = None
 
     @property
     def n_positions(self) -> int:
@@ -201,7 +204,8 @@ def build(name: str, described: SpecimenFile, seed: int) -> Specimen:
         tuple(p.name for p in phases if not p.expected), described.counts,
     )  # fmt: skip
     mean = float((specimen.abundances @ members.spectra.sum(axis=1)).mean())
-    return replace(specimen, endmembers=members.spectra / mean)
+    bleaching = None if members.bleaching is None else members.bleaching / mean
+    return replace(specimen, endmembers=members.spectra / mean, bleaching=bleaching)
 
 
 def _alive(abundances: Floats, members: EndMembers) -> Floats:

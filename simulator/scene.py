@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.axis import Axis
+from simulator.cosmic import cosmic_rays, with_rays
 from simulator.detector import Counting, Detector
 from simulator.effects import Effects, Weather
 from simulator.sample import Specimen
@@ -59,7 +60,7 @@ class SimulatedScene:
     Raises
     ------
     ValueError
-        Where list mode is asked of a detector that does not count.
+        Where list mode is asked of a detector that does not count, or together with cosmic rays.
     """
 
     def __init__(
@@ -80,9 +81,14 @@ class SimulatedScene:
         if list_mode and not isinstance(self.detector, Counting):
             raise ValueError("list mode needs a counting detector")
         self._list_mode = list_mode
-        self._weather = Weather(effects or Effects(), specimen)
+        self.effects = effects or Effects()
+        if list_mode and self.effects.cosmic_per_s:
+            raise ValueError("cosmic rays hit cameras: list mode is for detectors that count photons one by one")
+        self._weather = Weather(self.effects, specimen)
         self._dose_per_s = counts / dwell_s
         self._rng = np.random.Generator(np.random.Philox(seed))
+        # Of their own: switching rays on leaves every other count as it was.
+        self._rays_rng = np.random.Generator(np.random.Philox([seed, 1]))
 
     def header(self) -> dict[str, Any]:
         """Return technique, navigation axes, noise and the specimen's name."""
@@ -102,4 +108,9 @@ class SimulatedScene:
     ) -> Spectra:
         """Draw n visits."""
         rates = self._weather.rates(positions, dwell_s, self._dose_per_s)
-        return self.detector.draw(self._rng, rates, self._weather.emitters, self._list_mode)
+        spectra = self.detector.draw(self._rng, rates, self._weather.emitters, self._list_mode)
+        if isinstance(spectra, Events) or not self.effects.cosmic_per_s:
+            return spectra
+        effects, n_channels = self.effects, self.axis.size
+        rays = cosmic_rays(self._rays_rng, dwell_s, n_channels, effects.cosmic_per_s, effects.cosmic_counts)
+        return with_rays(spectra, rays)

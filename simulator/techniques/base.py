@@ -37,11 +37,14 @@ class EndMembers:
     input_rates_hz : f8[M], optional
         Photons a second that reach a detector with dead time.
     dead_time_s : float
+    bleaching : f8[M, D], optional
+        The part of each spectrum that light destroys.
     """
 
     spectra: Floats
     input_rates_hz: Floats | None = None
     dead_time_s: float = 0.0
+    bleaching: Floats | None = None
 
 
 class Technique(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from simulator.axis import Axis
-from simulator.physics.eds import mass_fractions, record, thin_film_spectrum
+from simulator.physics.eds import STRAY_CONTINUUM, mass_fractions, record, thin_film_spectrum
 from simulator.physics.silicon import SiliconDetector
 from simulator.techniques.base import Described, EndMembers, Phase
 
@@ -47,6 +47,7 @@ class EdsConditions(Described):
     take_off_deg: Annotated[float, Field(gt=0, le=90)] = 20.0
     dead_time_s: Annotated[float, Field(ge=0)] = 1e-6
     pair_resolution_s: Annotated[float, Field(ge=0)] = 1e-7
+    stray_continuum: Annotated[float, Field(ge=0)] = STRAY_CONTINUUM
 
 
 class Eds:
@@ -67,7 +68,7 @@ class Eds:
         if not isinstance(conditions, EdsConditions):
             raise TypeError("conditions of another technique")
         detector = SiliconDetector(
-            **conditions.model_dump(exclude={"beam_kev", "current_na"}),
+            **conditions.model_dump(exclude={"beam_kev", "current_na", "stray_continuum"}),
         )
         spectra, rates = [], []
         for phase in phases:
@@ -75,8 +76,9 @@ class Eds:
                 raise TypeError("a phase of another technique")
             thickness = phase.density_g_cm3 * phase.thickness_nm * 1e-7
             alone = thin_film_spectrum(
-                phase.composition(), thickness, axis, beam_kev=conditions.beam_kev, detector=detector
-            )
+                phase.composition(), thickness, axis, beam_kev=conditions.beam_kev, detector=detector,
+                stray_continuum=conditions.stray_continuum,
+            )  # fmt: skip
             spectrum, rate = record(alone, conditions.current_na, axis, detector)
             spectra.append(spectrum)
             rates.append(rate)

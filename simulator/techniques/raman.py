@@ -53,13 +53,19 @@ class Raman:
         if not isinstance(conditions, RamanConditions):
             raise TypeError("conditions of another technique")
         found = [p for p in phases if isinstance(p, RamanPhase)]
-        return EndMembers(np.array([self._one(p, conditions, axis) for p in found]))
+        bleaching = np.array([self._fluorescence(p, conditions, axis) for p in found])
+        return EndMembers(np.array([self._one(p, conditions, axis) for p in found]), bleaching=bleaching)
 
     @staticmethod
-    def _one(phase: RamanPhase, conditions: RamanConditions, axis: Axis) -> NDArray[np.float64]:
-        total = phase.fluorescence * fluorescence(axis.values, *conditions.fluorescence_cm1)
+    def _fluorescence(phase: RamanPhase, conditions: RamanConditions, axis: Axis) -> NDArray[np.float64]:
+        hump = fluorescence(axis.values, *conditions.fluorescence_cm1)
+        return np.asarray(phase.yields * phase.fluorescence * hump)
+
+    @classmethod
+    def _one(cls, phase: RamanPhase, conditions: RamanConditions, axis: Axis) -> NDArray[np.float64]:
+        total = np.zeros(axis.size)
         for one in phase.bands:
             total += one.area * band(axis.values, one.centre_cm1, one.width_cm1, conditions.resolution_cm1)
         # A detector never sees nothing: a phase without bands still has stray light.
         flat = conditions.flat / (axis.size * abs(axis.scale))
-        return np.asarray(phase.yields * (total + flat))
+        return np.asarray(phase.yields * (total + flat)) + cls._fluorescence(phase, conditions, axis)
