@@ -18,7 +18,7 @@ from simulator.sample import Specimen
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 DECADES = 4.0
 """Span of a logarithmic axis of intensity below its highest peak."""
-MOST_RINGS = 40
+MOST_RINGS = 20
 """More rare positions than this are seen without rings."""
 QUANTITIES = {
     "eds": "Energy (keV)",
