@@ -149,6 +149,19 @@ class LinearEngine:
         return self._map.scores(np.arange(self.n_positions))
 
     @property
+    def relative_error(self) -> Float32:
+        """Expected error of each denoised spectrum over its size, noise-weighted (P,); NaN where nothing was measured.
+
+        What the components leave out (a novelty, or a phase too rare to be learnt) is not in it.
+        """
+        out = np.full(self.n_positions, np.nan, dtype=np.float32)
+        measured, published = self._map.measured, self._map.published
+        if published is not None:
+            exposure = self._map.exposure(measured, self.noise)
+            out[measured] = published.relative_error(self._map.raw(measured), exposure)
+        return out
+
+    @property
     def n_windows(self) -> int:
         """Windows that the anomaly test scans in a spectrum."""
         return self._windows.n_windows
@@ -351,11 +364,11 @@ class LinearEngine:
         return self._map.counts(at)[0], self._map.denoise(at)[0], self._map.expected(at)[0]
 
     def state_summary(self) -> dict[str, Any]:
-        """What the status shows: noise, counts a spectrum, kind of tracker, memory, smallest visible phase."""
+        """What the status shows: noise, counts a spectrum, kind of tracker, memory, smallest visible phase, ranks."""
         measured = self._map.measured
         n = max(measured.size, 1)
         exposure = float(self._map.exposure(measured, self.noise).sum()) / n
-        noise = self.noise
+        noise, published = self.noise, self._map.published
         return {
             "noise": {"model": noise.kind, "gain": noise.gain, "offset": noise.offset, "read_sigma": noise.read_sigma},
             "noise_estimated": self._learner.noise_estimated,
@@ -365,6 +378,7 @@ class LinearEngine:
             "exact_positions": int(np.count_nonzero(self.exact)),
             "held_positions": int(np.count_nonzero(self.held)),
             "smallest_visible_phase_px": smallest_visible_phase_px(self.n_channels, n, 0.25 * exposure),
+            "ranks": published.rank_criteria() if published is not None else {},
         }
 
 

@@ -14,6 +14,7 @@ from models.learner import LearntState
 from models.noise import NoiseModel
 from models.pca import orthonormal
 from models.preprocess import Scaling
+from models.rank import rank_criteria
 from models.shrink import ScoreShrinkage, fit_shrinkage
 
 
@@ -27,6 +28,7 @@ class Published:
     shrinkage: ScoreShrinkage
     mean_score: Float32
     test: ScanTest
+    n_spectra: float
 
     @property
     def eigenspectra(self) -> Float32:
@@ -40,6 +42,18 @@ class Published:
     def scores(self, raw: Float32, exposure: Float64) -> Float32:
         """Published scores: shrunk, relative to the mean."""
         return self.shrinkage.apply(raw, exposure) - self.mean_score
+
+    def relative_error(self, raw: Float32, exposure: Float64) -> Float32:
+        """Expected error (n,) of denoised spectra over their size, both in noise-weighted norm; NaN where empty."""
+        size = (self.shrinkage.apply(raw, exposure).astype(np.float64) ** 2).sum(axis=1)
+        variance = self.shrinkage.error_variance(exposure, self.test.noise.gain)
+        ratio = np.divide(variance, size, out=np.full_like(size, np.nan), where=size > 0)
+        return np.asarray(np.sqrt(ratio), dtype=np.float32)
+
+    def rank_criteria(self) -> dict[str, int]:
+        """Rank by several criteria; the edge decides (but for limits), the others are to be shown."""
+        basis = self.basis
+        return rank_criteria(basis.eigenvalues, basis.noise_edge, self.scaling.n_effective, self.n_spectra)
 
     def with_novelties(self, spectra: Float32) -> Basis:
         """The basis with further eigenspectra (G, D)."""
@@ -93,7 +107,9 @@ def publish(
         mean_score = shrinkage.apply(raw, exposure).mean(axis=0, dtype=np.float64).astype(np.float32)
     basis = Basis(version, mean_score @ spectra, spectra, state.eigenvalues.astype(np.float32), state.edge)
     test = ScanTest.build(windows, noise, spectra, state.total, state.exposure)
-    return Published(basis, state.scaling, state.scaling.projector(state.vectors), shrinkage, mean_score, test)
+    return Published(
+        basis, state.scaling, state.scaling.projector(state.vectors), shrinkage, mean_score, test, state.n_spectra
+    )
 
 
 def empty_basis(n_channels: int) -> Basis:

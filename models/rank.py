@@ -9,6 +9,7 @@ from models.base import Float64
 
 _EDGE_MARGIN = 1.02
 _SCREE_MARGIN = 1.1
+_TRACY_WIDOM_95 = 0.9793
 
 
 def noise_edge(n_channels: float, n_spectra: float) -> float:
@@ -96,6 +97,35 @@ def rank_by_parallel(eigenvalues: ArrayLike, null_eigenvalues: ArrayLike) -> int
     """
     null = np.asarray(null_eigenvalues)
     return int(np.count_nonzero(np.asarray(eigenvalues) > null.max(initial=0.0)))
+
+
+def null_top(n_channels: float, n_spectra: float) -> float:
+    """95 % point of the largest eigenvalue of unit white noise: what parallel analysis draws, without drawing.
+
+    Tracy-Widom law of real Wishart matrices, centred and scaled as by Johnstone, Ann. Stat. 29 (2001) 295.
+    """
+    root_n, root_d = np.sqrt(max(n_spectra - 1.0, 1.0)), np.sqrt(max(n_channels, 1.0))
+    spread = (root_n + root_d) * (1.0 / root_n + 1.0 / root_d) ** (1.0 / 3.0)
+    return float(((root_n + root_d) ** 2 + _TRACY_WIDOM_95 * spread) / max(n_spectra, 1.0))
+
+
+def rank_criteria(eigenvalues: ArrayLike, edge: float, n_channels: float, n_spectra: float) -> dict[str, int]:
+    """Rank by the noise edge, by the elbow, by 95 % of the variance and by parallel analysis, to be shown together.
+
+    Only the edge decides. Eigenvalues that are not known are taken for noise (Marchenko-Pastur) in the variance.
+    """
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    n_channels, n_spectra = max(n_channels, 1.0), max(n_spectra, 1.0)
+    level = noise_level(values, n_channels, n_spectra)
+    size = int(min(n_channels, n_spectra))
+    rest = level * noise_quantile((np.arange(values.size, size) + 0.5) / size, n_channels, n_spectra)
+    scree = np.concatenate([values, rest])
+    return {
+        "edge": rank_by_edge(values, edge),
+        "elbow": rank_by_elbow(values),
+        "variance_95": rank_by_variance(scree, float(scree.sum())),
+        "parallel": rank_by_parallel(values, [level * null_top(n_channels, n_spectra)]),
+    }
 
 
 def null_eigenvalues(n_channels: int, n_spectra: int, n_values: int, seed: int = 0, draws: int = 3) -> Float64:

@@ -47,11 +47,16 @@ class ScoreShrinkage:
             scores[part] += h * centre
         return scores
 
-    def error_variance(self, exposure: Float64) -> Float64:
-        """Posterior covariance (n, K, K) of shrunk scores, in the units of the raw ones."""
-        known = self.signal * np.maximum(exposure, 0.0)[:, None]
-        along = known / (known + 1.0) * exposure[:, None]
-        return np.asarray(np.einsum("ka,na,la->nkl", self.axes, along, self.axes))
+    def error_variance(self, exposure: Float64, gain: float = 1.0) -> Float64:
+        """Expected squared error (n,) of shrunk scores, summed over scores, in the units of the raw ones.
+
+        Two parts: the posterior variance of the composition, and the noise of the exposure itself, which is `gain`
+        times a total count of variance h and takes the mean composition with it.
+        """
+        h = np.maximum(exposure, 0.0)
+        known = self.signal * h[:, None]
+        composition = h * (known / (known + 1.0)).sum(axis=1)
+        return np.asarray(composition + gain**2 * h * float(self.centre @ self.centre), dtype=np.float64)
 
 
 def fit_shrinkage(raw: Float32, exposure: Float64, n_channels: float, n_fitted: float) -> ScoreShrinkage:

@@ -106,6 +106,23 @@ def test_published_numbers_agree_with_each_other() -> None:
     assert (engine.visits == 2).all()
 
 
+@pytest.mark.parametrize("counts", [30.0, 300.0])
+def test_relative_error_is_the_error(counts: float) -> None:
+    scene = eds_scene(counts, side=48, d=512)
+    engine, _ = scanned(scene)
+    engine.finish()
+    truth = 3 * scene.expected
+    weight = truth.sum() / np.maximum(truth.sum(axis=0), 1e-9)
+    actual = (weight * (denoised(engine) - truth) ** 2).sum(axis=1) / (weight * truth**2).sum(axis=1)
+    predicted = engine.relative_error
+    assert np.sqrt(actual.mean() / (predicted**2).mean()) == pytest.approx(1.0, abs=0.25)
+    dark = scene.expected.sum(axis=1) < 0.8 * counts
+    assert predicted[dark].mean() > 1.1 * predicted[~dark].mean()
+    ranks = engine.state_summary()["ranks"]
+    assert ranks["edge"] == ranks["parallel"]
+    assert ranks["edge"] < ranks["variance_95"]
+
+
 def test_scores_are_reexpressed_with_every_basis() -> None:
     scene = eds_scene(400.0, side=32, d=256)
     engine, _ = scanned(scene, passes=1, block=64)
@@ -252,6 +269,8 @@ def test_before_any_data() -> None:
     assert engine.promote() is None
     assert not engine.background()
     assert engine.scores.shape == (4, 0)
+    assert np.isnan(engine.relative_error).all()
+    assert engine.state_summary()["ranks"] == {}
     assert np.isnan(engine.window((0, 2))[0]).all()
     assert engine.finish().version == 0
 

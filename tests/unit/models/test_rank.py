@@ -9,10 +9,12 @@ from models.rank import (
     noise_level,
     noise_quantile,
     null_eigenvalues,
+    null_top,
     rank_by_edge,
     rank_by_elbow,
     rank_by_parallel,
     rank_by_variance,
+    rank_criteria,
     scree_edge,
     smallest_visible_phase_px,
     spike_strength,
@@ -47,6 +49,20 @@ def test_parallel_null_is_the_noise_scree() -> None:
     np.testing.assert_allclose(null_eigenvalues(D, N, 16), spiked([], seed=7)[0][:16], rtol=0.05)
     large = null_eigenvalues(2048, 8192, 8)
     assert large[0] == pytest.approx((1 + 0.5) ** 2, rel=0.03)
+
+
+def test_the_largest_noise_eigenvalue_is_that_of_draws() -> None:
+    tops = [spiked([], seed)[0][0] for seed in range(20)]
+    assert (np.array(tops) > null_top(D, N)).mean() <= 0.15
+    assert null_top(D, N) == pytest.approx(np.mean(tops), rel=0.03)
+
+
+def test_criteria_side_by_side() -> None:
+    values, _ = spiked([40.0, 30.0, 20.0])
+    found = rank_criteria(values[:32], noise_edge(D, N), D, N)
+    assert (found["edge"], found["elbow"], found["parallel"]) == (3, 3, 3)
+    assert found["variance_95"] == pytest.approx(rank_by_variance(values, values.sum()), rel=0.03)
+    assert rank_criteria([], 1.0, 0, 0)["edge"] == 0
 
 
 def test_strength_and_overlap_of_a_spike() -> None:
