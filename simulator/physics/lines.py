@@ -71,6 +71,20 @@ def _coster_kronig(element: str, initial: str, final: str) -> float:
     return float(xraydb.ck_probability(element, initial, final, total=False) or 0.0)
 
 
+def _branching(element: str) -> dict[str, float]:
+    """Return the share of each line in the radiation of its shell.
+
+    The tables give K-beta of the elements before argon as if their 3p shell were full; here it has the share that
+    the 3p electrons there are can fill (Al 1 of 6 to Cl 5 of 6), and K-alpha the rest.
+    """
+    shares = {label: float(line.intensity) for label, line in xraydb.xray_lines(element).items()}
+    filled = min(max((xraydb.atomic_number(element) - 12) / 6, 0.0), 1.0)
+    whole = sum(share for label, share in shares.items() if label[0] == "K")
+    found = {label: share * (filled if label.startswith("Kb") else 1.0) for label, share in shares.items()}
+    left = sum(share for label, share in found.items() if label[0] == "K")
+    return {label: share * (whole / left if label[0] == "K" else 1.0) for label, share in found.items()}
+
+
 @lru_cache(maxsize=256)
 def emission_lines(element: str, beam_kev: float, min_kev: float = 0.1) -> Lines:
     """Return the lines of an element under a beam.
@@ -92,13 +106,14 @@ def emission_lines(element: str, beam_kev: float, min_kev: float = 0.1) -> Lines
     vacancies = vacancies_cm2(element, beam_kev)
     yields = {s: e.fyield for s, e in xraydb.xray_edges(element).items()}
     labels, energies, strengths = [], [], []
+    branching = _branching(element)
     for label, line in xraydb.xray_lines(element).items():
         # "M4,5" lines (Mz) are listed for two shells at once: the first stands for both.
         shell = line.initial_level.split(",")[0]
         if shell in vacancies and line.energy >= 1e3 * min_kev:
             labels.append(label)
             energies.append(line.energy / 1e3)
-            strengths.append(vacancies[shell] * yields[shell] * line.intensity)
+            strengths.append(vacancies[shell] * yields[shell] * branching[label])
     return Lines(element, tuple(labels), np.array(energies), np.array(strengths))
 
 
