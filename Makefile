@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@echo "compiling the kernels, once"
+	@$(BIN)/python -c 'from streamer.warm import warm_up; warm_up()'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

@@ -71,7 +71,7 @@ class Engine:
         try:
             self._live.publish_status(self.pipeline.status(), self._portrait)
             begun_s = time.monotonic()
-            warm_up()
+            warm_up(lambda: self.parts.inbox.waiting)
             recover(self)
             log.info("ready after %.1f s", time.monotonic() - begun_s)
             while not (self._abandoned or self.parts.inbox.drained):

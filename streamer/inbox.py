@@ -141,6 +141,12 @@ class Inbox:
         with self._lock:
             return self._closed and not self._items
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the worker has something to do, or is to stop."""
+        with self._lock:
+            return bool(self._items or self._requests or self._closed)
+
     def depth(self) -> Depth:
         """Return how much waits."""
         with self._lock:

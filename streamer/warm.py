@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -29,15 +28,28 @@ _KINDS: Final = (
 )
 """Types of counts, and counts in a spectrum: what is compiled and which model is used depend on both."""
 
+_WARM: Final[set[tuple[str, float]]] = set()
+"""Kinds that this process has been warmed up for."""
+
 _JOINED: Final = frozenset({3, 5})
 """Messages processed together with the next: joined counts are writeable, which is another type to a compiler."""
 
 
-@functools.cache
-def warm_up() -> None:
-    """Feed throwaway pipelines with a scan of each kind; once in a process."""
+def warm_up(in_a_hurry: Callable[[], bool] = lambda: False) -> None:
+    """Feed throwaway pipelines with a scan of each kind; not again in the same process.
+
+    Parameters
+    ----------
+    in_a_hurry : callable
+        Asked between two kinds: with data waiting it is better to compile only what they need.
+    """
     t_ns = _SECOND_NS
     for kind, mean in _KINDS:
+        if (kind, mean) in _WARM:
+            continue
+        if in_a_hurry():
+            return
+        _WARM.add((kind, mean))
         pipeline = Pipeline(PipelineConfig())
         for number, parts in enumerate(_scan(kind, mean)):
             t_ns += _SECOND_NS

@@ -55,3 +55,12 @@ def test_nothing_is_compiled_after_the_warm_up(kind: str, mean_counts: float) ->
             pipeline.feed(Tick(number * 100 * MS))
             pipeline.feed(Idle(number * 100 * MS))
     assert compiled() == before
+
+
+def test_a_hurry_ends_the_warm_up_between_two_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.warm._WARM", set())
+    asked: list[bool] = []
+    warm_up(lambda: bool(asked.append(True) or len(asked) > 2))  # type: ignore[func-returns-value]
+    assert len(asked) == 3
+    warm_up()
+    warm_up(lambda: pytest.fail("everything has been warmed up"))
