@@ -25,7 +25,9 @@ from simulator.store import Scenes, check_path
 
 
 def simulate(
-    specimen: Annotated[str, typer.Option(help="Name, or TOML file; 'list' shows the names.")] = "exercise",
+    specimen: Annotated[
+        str, typer.Option(help="Name, or TOML file; 'list' shows the names, 'all' with --plot draws them.")
+    ] = "exercise",
     shape: Annotated[tuple[int, int] | None, typer.Option(help="NY NX of the map.", rich_help_panel=SCAN)] = None,
     region: Annotated[
         tuple[int, int, int, int] | None,

@@ -144,3 +144,20 @@ def test_simulate_draws_a_specimen_and_sends_nothing(tmp_path: Path) -> None:
     options = ["--specimen", "exercise", "--shape", "9", "9", "--channels", "64", "--plot", str(tmp_path / "one.png")]
     subprocess.run(command("simulate", *options), check=True, timeout=60)
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--specimen", "all"], "--plot"),
+        (["--save", "scan.zip"], "zspy"),
+        (["--region", "0", "0", "200", "5"], "region"),
+    ],
+    ids=["all", "save", "region"],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_sent(options: list[str], said: str) -> None:
+    call = command("simulate", *options, "--data", "tcp://127.0.0.1:*")
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert "Traceback" not in done.stderr
