@@ -12,7 +12,7 @@ from simulator.detector import Counting, Integrating
 from simulator.effects import Effects
 from simulator.faults import Faults, parse_switches
 from simulator.files import Recorded, read
-from simulator.panel import DETECTOR, RECORD, SCAN
+from simulator.panel import DETECTOR, SCAN
 from simulator.playback import is_recording
 from simulator.raster import scan_order
 from simulator.replay import FileScene
@@ -25,14 +25,9 @@ from simulator.store import Scenes, check_path
 
 
 def simulate(
-    specimen: Annotated[
-        str, typer.Option(help="Name, or TOML file; 'list' shows the names, 'all' with --plot draws them.")
-    ] = "exercise",
-    shape: Annotated[tuple[int, int] | None, typer.Option(help="NY NX of the map.", rich_help_panel=SCAN)] = None,
-    region: Annotated[
-        tuple[int, int, int, int] | None,
-        typer.Option(help="Y0 X0 NY NX of the map: scan only this part of it.", rich_help_panel=SCAN),
-    ] = None,
+    specimen: panel.SpecimenName = "exercise",
+    shape: panel.Shape = None,
+    region: panel.Region = None,
     passes: panel.Passes = 4,
     dwell: panel.Dwell = 0.001,
     rate: panel.Rate = None,
@@ -43,12 +38,8 @@ def simulate(
     deadline_ms: panel.Deadline = None,
     seed: panel.Seed = 0,
     series: panel.Series = None,
-    counts: Annotated[
-        float | None, typer.Option(min=0.0, help="Mean counts of a visit.", rich_help_panel=DETECTOR)
-    ] = None,
-    channels: Annotated[
-        int | None, typer.Option(min=1, help="Channels over the same range.", rich_help_panel=DETECTOR)
-    ] = None,
+    counts: panel.Counts = None,
+    channels: panel.Channels = None,
     block: panel.Block = 64,
     list_mode: panel.ListMode = False,
     crc: panel.Crc = False,
@@ -57,15 +48,9 @@ def simulate(
     fault: panel.FaultSwitches = None,
     calibrated_at: panel.CalibratedAt = None,
     preload: panel.Preload = False,
-    truth: Annotated[Path | None, typer.Option(help="Write the truth to this .npz.", rich_help_panel=RECORD)] = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Write scan and truth to this .zspy (zarr, for HyperSpy).", rich_help_panel=RECORD),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Only draw the specimen ('all': every one) to this .png.", rich_help_panel=RECORD),
-    ] = None,
+    truth: panel.Truth = None,
+    save: panel.Save = None,
+    plot: panel.Plot = None,
     data: panel.Data = panel.DATA,
     pattern: panel.PatternOption = panel.Pattern.PUB,
     bind: panel.Bind = True,
@@ -77,14 +62,10 @@ def simulate(
 ) -> None:
     """Simulate an instrument that scans a specimen and sends its spectra."""
     if specimen == "list":
-        for name in specimen_names():
-            console.print(name)
-        return
-    if plot is not None or specimen == "all":
-        with errors():
-            _draw(specimen, plot, seed, shape, channels, counts)
-        return
+        return console.print("\n".join(specimen_names()))
     with errors():
+        if plot is not None or specimen == "all":
+            return _draw(specimen, plot, seed, shape, channels, counts)
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
         if save is not None:
@@ -93,20 +74,12 @@ def simulate(
             sample.save(truth, dose)
         effects = parse_switches(effect or [], Effects)
         camera = parse_switches(detector, Integrating) if detector else Counting()
-
         scenes = Scenes(sample, dose, dwell, seed + 1, camera, list_mode, effects, keep=save is not None)
-        plan = Plan(
-            scan_order(sample.nav_shape, order.value, region=region, seed=seed),
-            passes=passes,
-            dwell_s=dwell,
-            dose_limit_s=dose_limit,
-            actions=words(actions),
-            obeys_at=obeys_at.value,
-        )
+        positions = scan_order(sample.nav_shape, order.value, region=region, seed=seed)
+        plan = Plan(positions, passes, dwell, dose_limit, words(actions), obeys_at.value)
         _describe(sample, dose, passes)
         link = Link(data, pattern.value, bind, replay, control, obey_advice, wait_subscriber, linger)
-        faults = parse_switches(fault or [], Faults)
-        name = series or series_name(sample.name)
+        name, faults = series or series_name(sample.name), parse_switches(fault or [], Faults)
         job = Job(scenes.make, plan, name, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
         report(run(job, link, speed_of(rate, dwell)))
         if save is not None:

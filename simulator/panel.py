@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -104,4 +105,22 @@ DetectorSwitches = Annotated[
 ]
 Preload = Annotated[
     bool, typer.Option("--preload", help="Draw everything before sending anything.", rich_help_panel=NETWORK)
+]
+
+SpecimenName = Annotated[
+    str, typer.Option(help="Name, or TOML file; 'list' shows the names, 'all' with --plot draws them.")
+]
+Shape = Annotated[tuple[int, int] | None, typer.Option(help="NY NX of the map.", rich_help_panel=SCAN)]
+Region = Annotated[
+    tuple[int, int, int, int] | None,
+    typer.Option(help="Y0 X0 NY NX of the map: scan only this part of it.", rich_help_panel=SCAN),
+]
+Counts = Annotated[float | None, typer.Option(min=0.0, help="Mean counts of a visit.", rich_help_panel=DETECTOR)]
+Channels = Annotated[int | None, typer.Option(min=1, help="Channels over the same range.", rich_help_panel=DETECTOR)]
+Truth = Annotated[Path | None, typer.Option(help="Write the truth to this .npz.", rich_help_panel=RECORD)]
+Save = Annotated[
+    Path | None, typer.Option(help="Write scan and truth to this .zspy (zarr, for HyperSpy).", rich_help_panel=RECORD)
+]
+Plot = Annotated[
+    Path | None, typer.Option(help="Only draw the specimen ('all': every one) to this .png.", rich_help_panel=RECORD)
 ]
