@@ -14,6 +14,7 @@ from simulator.faults import Faults, parse_switches
 from simulator.files import Recorded, read
 from simulator.panel import DETECTOR, SCAN
 from simulator.playback import is_recording
+from simulator.points import random_points
 from simulator.raster import scan_order
 from simulator.replay import FileScene
 from simulator.run import Job, Recording, console, errors, report, run, series_name, speed_of, words
@@ -21,13 +22,14 @@ from simulator.sample import Specimen, load_specimen, specimen_names
 from simulator.scene import Scene
 from simulator.schedule import Plan
 from simulator.server import Link
-from simulator.store import Scenes, check_path
+from simulator.store import Scenes
 
 
 def simulate(
     specimen: panel.SpecimenName = "exercise",
     shape: panel.Shape = None,
     region: panel.Region = None,
+    points: panel.Points = None,
     passes: panel.Passes = 4,
     dwell: panel.Dwell = 0.001,
     rate: panel.Rate = None,
@@ -68,22 +70,21 @@ def simulate(
             return _draw(specimen, plot, seed, shape, channels, counts)
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
-        if save is not None:
-            check_path(save)
-        if truth is not None:
-            sample.save(truth, dose)
         effects = parse_switches(effect or [], Effects)
         camera = parse_switches(detector, Integrating) if detector else Counting()
-        scenes = Scenes(sample, dose, dwell, seed + 1, camera, list_mode, effects, keep=save is not None)
-        positions = scan_order(sample.nav_shape, order.value, region=region, seed=seed)
+        where = None if points is None else random_points(sample, points, seed)
+        scenes = Scenes(sample, dose, dwell, seed + 1, camera, list_mode, effects, save, where)
+        if truth is not None:
+            sample.save(truth, dose, where)
+        nav_shape = sample.nav_shape if where is None else where.shape
+        positions = scan_order(nav_shape, order.value, region=region, seed=seed)
         plan = Plan(positions, passes, dwell, dose_limit, words(actions), obeys_at.value)
-        _describe(sample, dose, passes)
+        _describe(sample, nav_shape, dose, passes)
         link = Link(data, pattern.value, bind, replay, control, obey_advice, wait_subscriber, linger)
         name, faults = series or series_name(sample.name), parse_switches(fault or [], Faults)
         job = Job(scenes.make, plan, name, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
         report(run(job, link, speed_of(rate, dwell)))
-        if save is not None:
-            scenes.save(save)
+        scenes.save()
 
 
 def _draw(
@@ -160,11 +161,11 @@ def replay(
         report(run(job, link, speed_of(rate, dwell_s)))
 
 
-def _describe(sample: Specimen, counts: float, passes: int) -> None:
-    ny, nx = sample.nav_shape
+def _describe(sample: Specimen, nav_shape: tuple[int, ...], counts: float, passes: int) -> None:
+    shape = " x ".join(map(str, nav_shape))
     console.print(f"[bold]{sample.name}[/]: {sample.title}")
     console.print(
-        f"{sample.technique}, {ny} x {nx} positions, {sample.axis.size} channels, {passes} passes of "
+        f"{sample.technique}, {shape} positions, {sample.axis.size} channels, {passes} passes of "
         f"{counts:g} counts, phases {', '.join(sample.phases)}; {len(sample.rare_positions())} rare positions",
         highlight=False,
     )

@@ -115,6 +115,10 @@ Region = Annotated[
     tuple[int, int, int, int] | None,
     typer.Option(help="Y0 X0 NY NX of the map: scan only this part of it.", rich_help_panel=SCAN),
 ]
+Points = Annotated[
+    int | None,
+    typer.Option(min=1, help="Scan so many random positions as a list of points, not the map.", rich_help_panel=SCAN),
+]
 Counts = Annotated[float | None, typer.Option(min=0.0, help="Mean counts of a visit.", rich_help_panel=DETECTOR)]
 Channels = Annotated[int | None, typer.Option(min=1, help="Channels over the same range.", rich_help_panel=DETECTOR)]
 Truth = Annotated[Path | None, typer.Option(help="Write the truth to this .npz.", rich_help_panel=RECORD)]

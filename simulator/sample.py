@@ -125,9 +125,10 @@ class Specimen:
             "specimen": np.array(self.name),
         }
 
-    def save(self, path: Path, counts: float) -> None:
-        """Write the truth as .npz."""
-        np.savez_compressed(path, **self.truth(counts))
+    def save(self, path: Path, counts: float, points: NDArray[np.uint32] | None = None) -> None:
+        """Write the truth of the map as .npz, and which of its positions are the points of a list."""
+        listed: dict[str, Any] = {} if points is None else {"points": points}
+        np.savez_compressed(path, **self.truth(counts), **listed)
 
 
 def specimen_names() -> list[str]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from simulator.axis import Axis
 from simulator.detector import Detector
 from simulator.effects import Effects
+from simulator.points import PointScene
+from simulator.raster import Index
 from simulator.sample import Specimen
 from simulator.scene import Scene, SimulatedScene, Spectra
 from streamer.wire import Events
@@ -81,7 +83,15 @@ class Scenes:
     specimen : Specimen
     counts, dwell_s, seed, detector, list_mode, effects
         As for `SimulatedScene`.
-    keep : bool
+    save_to : Path, optional
+        Where the last scene is to be saved.
+    where : u4[n], optional
+        Positions that are measured as a list of points; absent: the map.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `check_path`, and where a list of points is to be saved.
     """
 
     specimen: Specimen
@@ -91,31 +101,42 @@ class Scenes:
     detector: Detector
     list_mode: bool
     effects: Effects
-    keep: bool = False
+    save_to: Path | None = None
+    where: Index | None = None
     _kept: KeptScene | None = None
+
+    def __post_init__(self) -> None:
+        if self.save_to is None:
+            return
+        if self.where is not None:
+            raise ValueError(f"{self.save_to}: only a map can be saved, not a list of points")
+        check_path(self.save_to)
 
     def make(self) -> Scene:
         """Return the scene from its beginning."""
-        made = SimulatedScene(
+        drawn = SimulatedScene(
             self.specimen, counts=self.counts, dwell_s=self.dwell_s, seed=self.seed,
             detector=self.detector, list_mode=self.list_mode, effects=self.effects,
         )  # fmt: skip
-        if not self.keep:
+        made = drawn if self.where is None else PointScene(drawn, self.where)
+        if self.save_to is None:
             return made
         self._kept = KeptScene(made)
         return self._kept
 
-    def save(self, path: Path) -> None:
-        """Write what was measured of the last scene that was made.
+    def save(self) -> None:
+        """Write what was measured of the last scene that was made, if it is to be saved.
 
         Raises
         ------
         ValueError
             Where nothing was kept.
         """
+        if self.save_to is None:
+            return
         if self._kept is None:
             raise ValueError("nothing was measured")
-        save_scan(path, self._kept, self.specimen, self.counts)
+        save_scan(self.save_to, self._kept, self.specimen, self.counts)
 
 
 def check_path(path: Path) -> None:

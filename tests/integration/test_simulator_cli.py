@@ -152,8 +152,9 @@ def test_simulate_draws_a_specimen_and_sends_nothing(tmp_path: Path) -> None:
         (["--specimen", "all"], "--plot"),
         (["--save", "scan.zip"], "zspy"),
         (["--region", "0", "0", "200", "5"], "region"),
+        (["--points", "1000000"], "1000000 points were asked for"),
     ],
-    ids=["all", "save", "region"],
+    ids=["all", "save", "region", "points"],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_sent(options: list[str], said: str) -> None:
     call = command("simulate", *options, "--data", "tcp://127.0.0.1:*")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from simulator.points import random_points
 from simulator.sample import load_specimen
 from simulator.scene import SimulatedScene
 from streamer.wire import Events
@@ -77,12 +78,13 @@ def truth() -> NDArray[np.int64]:
     return measured()
 
 
-def measured(*, list_mode: bool = False) -> NDArray[np.int64]:
+def measured(where: NDArray[np.uint32] | None = None, *, list_mode: bool = False) -> NDArray[np.int64]:
+    where = np.arange(N, dtype=np.uint32) if where is None else where
     specimen = load_specimen("exercise", seed=SEED, shape=(20, 20), channels=D)
     scene = SimulatedScene(specimen, counts=100, dwell_s=0.001, seed=SEED + 1, list_mode=list_mode)
     found = []
-    for start in range(0, N, BLOCK):
-        at = np.arange(start, start + BLOCK, dtype=np.uint32)
+    for start in range(0, len(where), BLOCK):
+        at = where[start : start + BLOCK]
         spectra = scene.measure(at, np.zeros(BLOCK, dtype=np.int64), np.full(BLOCK, 0.001))
         found.append(np.diff(spectra.offsets) if isinstance(spectra, Events) else spectra.sum(axis=1))
     return np.concatenate(found).astype(np.int64)
@@ -244,3 +246,13 @@ def test_a_changing_specimen_and_detector_leave_the_books_exact(site: Site) -> N
     assert met.books["exit_status"] == "success"
     assert (met.books["lost"], met.books["rejected"], met.books["processed"]) == ({}, {}, N)
     assert np.all(np.isfinite(met.counts))
+
+
+def test_a_list_of_points_meets_the_daemon(site: Site) -> None:
+    specimen = load_specimen("exercise", seed=SEED, shape=(20, 20), channels=D)
+    where = random_points(specimen, 40, SEED)
+    truth = measured(where)
+    met = site.meet("points", "--points", "40")
+    assert met.books["exit_status"] == "success"
+    assert (met.books["lost"], met.books["rejected"], met.books["processed"]) == ({}, {}, 40)
+    np.testing.assert_array_equal(met.counts, truth)

@@ -29,7 +29,7 @@ def read_back(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("list_mode", [False, True])
 def test_the_store_holds_what_was_measured_and_the_truth(tmp_path: Path, list_mode: bool) -> None:
     specimen = load_specimen("exercise", shape=(5, 6), channels=64)
-    scenes = Scenes(specimen, 80.0, 0.001, 4, Counting(), list_mode, Effects(), keep=True)
+    scenes = Scenes(specimen, 80.0, 0.001, 4, Counting(), list_mode, Effects(), tmp_path / "scan.zspy")
     scene = scenes.make()
     expected = np.zeros((30, 64))
     visited = np.array([3, 4, 4, 29], dtype=np.uint32)
@@ -40,7 +40,7 @@ def test_the_store_holds_what_was_measured_and_the_truth(tmp_path: Path, list_mo
             np.add.at(expected, (rows, spectra.channels), 1)
         else:
             np.add.at(expected, visited, spectra)
-    scenes.save(tmp_path / "scan.zspy")
+    scenes.save()
     signal = read_back(tmp_path / "scan.zspy")
     np.testing.assert_array_equal(signal["data"], expected.reshape(5, 6, 64))
     assert signal["data"].dtype == np.uint32
@@ -60,9 +60,9 @@ def test_the_store_holds_what_was_measured_and_the_truth(tmp_path: Path, list_mo
 def test_values_of_an_integrating_detector_are_kept_as_they_are(tmp_path: Path) -> None:
     specimen = load_specimen("tungsten_flakes", shape=(4, 4))
     detector = Integrating(gain=2.0, offset=10.0, read_sigma=3.0)
-    scenes = Scenes(specimen, 3000.0, 0.001, 4, detector, False, Effects(), keep=True)
+    scenes = Scenes(specimen, 3000.0, 0.001, 4, detector, False, Effects(), tmp_path / "scan.zspy")
     spectra = scenes.make().measure(np.arange(16, dtype=np.uint32), np.zeros(16, np.int64), np.full(16, 0.001))
-    scenes.save(tmp_path / "scan.zspy")
+    scenes.save()
     signal = read_back(tmp_path / "scan.zspy")
     np.testing.assert_array_equal(signal["data"].reshape(16, -1), spectra)
     assert signal["axes"][2]["name"] == "Binding energy"
