@@ -57,7 +57,7 @@ class LinearConfig:
     min_batch: int = 32
     anomaly_threshold: float = 10.6
     novelty_threshold: float = 14.0
-    novelty_min: int = 8
+    novelty_min: int = 10
     store_limit_bytes: int = 4 << 30
     bright_clip: float = 8.0
     move_tolerance: float = 0.1

@@ -87,9 +87,25 @@ class Playback:
         return False, f"a recording cannot {decision.action}"
 
     def _messages(self) -> Iterator[Arrived]:
+        """Messages in the order of their numbers: what came late, by replay, at its place, and each once.
+
+        What could not be read has no number and stays behind the message that it followed.
+        """
+        numbered: list[tuple[int, Arrived]] = []
+        seen: set[int] = set()
+        last = -1
         for record, _end in read_records(memoryview(self._buffer)):
-            if isinstance(record, Arrived) and not record.replayed:
-                yield record
+            if not isinstance(record, Arrived):
+                continue
+            number = _number(record)
+            if number is not None and number in seen:
+                continue
+            last = last if number is None else number
+            if number is not None:
+                seen.add(number)
+            numbered.append((last, record))
+        numbered.sort(key=lambda pair: pair[0])
+        yield from (record for _, record in numbered)
 
     def _count(self) -> int:
         total = 0
@@ -120,3 +136,12 @@ class Playback:
         n_spectra = message.n if isinstance(message, Block) else 0
         self.n_sent += n_spectra
         return Outgoing(self.series, number, [pack_map(head), *parts[1:]], n_spectra)
+
+
+def _number(record: Arrived) -> int | None:
+    """Number of a message; None where it cannot be read, and for heartbeats, which bear another's."""
+    try:
+        message = decode(record.parts)
+    except WireError:
+        return None
+    return message.map.msg_number if isinstance(message, Header | Block | SeriesEnd) else None

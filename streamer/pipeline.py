@@ -69,7 +69,8 @@ class Pipeline:
         self._current: Series | None = None
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
-        self._closed: deque[str] = deque(maxlen=REMEMBERED)
+        # One more than the last message number of each closed series.
+        self._closed: dict[str, int] = {}
         self._header_asks: dict[str, int] = {}
         self._unnamed: bytes | None = None
 
@@ -146,13 +147,18 @@ class Pipeline:
             return self._deliver(current, message, item)
         if name is None:
             return self._reject(WireError("foreign", "a message without series, and none is open"), item)
-        if name in self._closed and isinstance(message, Heartbeat):
+        if isinstance(message, Heartbeat) and self._is_echo(name, message):
             return []
-        if name in self._closed:
+        if name in self._closed and not isinstance(message, Heartbeat):
             return self._reject(WireError("foreign", f"a message of series {name!r}, which is closed"), item)
         if isinstance(message, Heartbeat):
             return self._ask_header(name, message, item)
         return self._hold(name, item)
+
+    def _is_echo(self, name: str, beat: Heartbeat) -> bool:
+        """Whether a heartbeat is the last sign of a closed series, not the first of another run by its name."""
+        last = beat.map.last_msg_number if beat.map.last_msg_number is not None else beat.map.msg_number
+        return name in self._closed and (last is None or last + 1 >= self._closed[name])
 
     def _deliver(self, current: Series, message: Block | Heartbeat | SeriesEnd, item: Arrived) -> list[Event]:
         live = not item.replayed
@@ -217,8 +223,7 @@ class Pipeline:
         current = Series(message, name, item.t_ns, item.peer, self.config, message.map.msg_number)
         self._current = current
         self._unnamed = bytes(item.parts[0]) if message.map.series is None else None
-        if name in self._closed:
-            self._closed.remove(name)
+        self._closed.pop(name, None)
         mine = [h for h in self._held if h.series == name and not h.is_header]
         self._held = deque(h for h in self._held if h.series != name)
         self._held_bytes = sum(h.nbytes for h in self._held)
@@ -238,7 +243,9 @@ class Pipeline:
         if not current.may_close(t_ns):
             return events
         final, books = current.close()
-        self._closed.append(current.name)
+        self._closed[current.name] = current.plan.known
+        if len(self._closed) > REMEMBERED:
+            del self._closed[next(iter(self._closed))]
         events += final
         events += [Publish(result) for result in views.maps(current)]
         events += [current.series_event("end", books), SeriesClosed(current.name, books)]

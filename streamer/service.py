@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,7 @@ from streamer.workbench import Batch, Parts
 log = logging.getLogger(__name__)
 REPORTS_S: Final = 60.0
 ABORT_S: Final = 2.0
+LOOK_UP_S: Final = 0.05
 _MIB: Final = 1 << 20
 
 
@@ -53,7 +55,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.boot = uuid.uuid4().hex[:12]
-        self._ended = threading.Event()
+        self._stopping = False
         self._failure: BaseException | None = None
         self.hangs = False
         """A thread did not end in time: its sockets stay open, and only the end of the process ends it."""
@@ -139,7 +141,9 @@ class Service:
         with threadpool_limits(self.settings.threads.blas):
             self._say_where()
             threads = [self._start(self.data_in.run), self._start(self._work), self._start(self.front.run)]
-            self._ended.wait()
+            while not (self._stopping or self._failure):
+                # No lock: a signal that another thread receives wakes no wait, and its handler must not take one.
+                time.sleep(LOOK_UP_S)
             ended = self._finish(threads)
         self.hangs = not ended
         if ended:
@@ -150,7 +154,7 @@ class Service:
 
     def stop(self) -> None:
         """Stop reading, and end when all that is held has been worked off; callable from any thread."""
-        self._ended.set()
+        self._stopping = True
 
     def _work(self) -> None:
         self.engine.run(lambda engine: recover(engine, self.state.open_series()))
@@ -164,7 +168,6 @@ class Service:
             except BaseException as error:
                 self._failure = self._failure or error
                 self.engine.abandon()
-                self._ended.set()
 
         thread = threading.Thread(target=guarded, daemon=True)
         thread.start()

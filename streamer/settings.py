@@ -81,7 +81,9 @@ class StateSection(Section):
     """Recordings, and what survives a restart."""
 
     dir: Path = Field(Path("scanwise-state"), description="folder; one daemon at a time uses it")
-    keep_series: AtLeastOne = Field(8, description="recordings of closed series that are kept")
+    keep_series: AtLeastOne = Field(
+        1000, description="recordings of closed series that are kept; the oldest beyond it are deleted"
+    )
     keep_gib: Annotated[float, Field(gt=0)] = Field(
         50.0, description="bytes of closed series that are kept, all together, GiB"
     )

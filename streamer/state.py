@@ -101,6 +101,7 @@ class StateFolder:
         for place, folder in enumerate(closed):
             total += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
             if place >= keep_series or (total > max_bytes and place > 0):
+                log.info("%s is deleted: state.keep_series or state.keep_gib is reached", folder)
                 shutil.rmtree(folder, ignore_errors=True)  # what resists is tried again next time
                 deleted.append(folder)
         return deleted

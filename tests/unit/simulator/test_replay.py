@@ -16,7 +16,7 @@ from simulator.playback import Playback, is_recording
 from simulator.raster import scan_order
 from simulator.replay import FileScene
 from simulator.schedule import Decision, Plan
-from streamer.wire import Block, Events, Header, SeriesEnd, decode
+from streamer.wire import Block, Events, Header, SeriesEnd, decode, encode_heartbeat
 from streamer.wire.items import Arrived
 from streamer.wire.journal import Opened, pack_record
 
@@ -193,3 +193,24 @@ def test_a_recording_is_played_back_under_another_name(tmp_path: Path, dense_fil
     got = np.concatenate([np.asarray(m.counts) for m in read_back if isinstance(m, Block)])
     np.testing.assert_array_equal(got, scene.recorded.counts)
     assert (playback.n_sent, playback.n_messages) == (20, 6)
+
+
+def test_what_came_by_replay_is_played_back_at_its_place(tmp_path: Path, dense_file: Path) -> None:
+    scene = FileScene(read(dense_file))
+    machine = Instrument(scene, Plan(scan_order(scene.nav_shape)), series="old", block=6)
+    sent = machine.step(FOREVER)
+    path = tmp_path / "rescued.swj"
+    beat = encode_heartbeat("old", sent[2].msg_number)
+    with path.open("wb") as file:
+        file.writelines(pack_record(Opened(series="old")))
+        # The third message was lost; a heartbeat bears its number; it came by replay after the end, and once more.
+        for k, parts in enumerate([*(o.parts for o in (*sent[:2], *sent[3:])), beat]):
+            file.writelines(pack_record(Arrived(10**18 + k * 10**7, parts)))
+        for _ in range(2):
+            file.writelines(pack_record(Arrived(2 * 10**18, sent[2].parts, "", True)))
+    playback = Playback(path, series="new")
+    assert playback.expected == 20
+    again = [decode(o.parts) for o in playback.step(FOREVER)]
+    got = np.concatenate([np.asarray(m.counts) for m in again if isinstance(m, Block)])
+    np.testing.assert_array_equal(got, scene.recorded.counts)
+    assert isinstance(again[-1], SeriesEnd)

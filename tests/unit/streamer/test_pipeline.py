@@ -213,6 +213,19 @@ def test_series_after_series_and_late_messages_of_a_closed_one() -> None:
     assert ask(pipeline, "snapshot", names=["counts"]).params["series"] == "series-2"
 
 
+def test_heartbeats_of_a_closed_name_are_an_echo_or_another_run() -> None:
+    scene = Scene()
+    pipeline, _ = run(scene)
+    last = len(scene.messages()) - 1
+    t_ns = 100_000 * MS
+    echo = encode_heartbeat("scene", last, replay="tcp://127.0.0.1:5558", n_sent=scene.n_sent)
+    assert not pipeline.feed(Arrived(t_ns, echo, HOST))
+    assert not pipeline.rejected
+    again = encode_heartbeat("scene", 3, replay="tcp://127.0.0.1:5558", n_sent=48)
+    assert [e.first for e in pipeline.feed(Arrived(t_ns, again, HOST)) if isinstance(e, AskReplay)] == [0]
+    assert end_of(feed_all(pipeline, scene.items()))["processed"] == scene.n_sent
+
+
 def test_gap_is_asked_for_at_once_and_again_until_answered() -> None:
     scene = Scene()
     messages = scene.messages(replay="tcp://*:5558")
