@@ -85,8 +85,9 @@ def test_eds_frames_pass_by_pass(tmp_path: Path, bench: Bench, shared_data: Path
     live = [error(maps[k - 1], k) for k in range(1, 9)]
     raw = [error(counts[:k].sum(axis=0), k) for k in range(1, 9)]
     print("live", np.round(live, 4), "raw", np.round(raw, 4))
-    assert all(after < 1.05 * before for before, after in zip(live[:-1], live[1:], strict=True))
-    assert live[-1] < 0.5 * live[0]
+    # When a new basis is published depends on the clock, so one pass may gain little and the next one more.
+    assert all(after < before for before, after in zip(live[:-2], live[2:], strict=True))
+    assert live[-1] < 0.3 * live[0]
     assert all(a < 0.1 * b for a, b in zip(live, raw, strict=True))
 
 
