@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from simulator.axis import Axis
+from simulator.velox import has_streams, read_streams
 from streamer.wire.data import DTYPES
 
 MOST_SPARSE = 0.05
@@ -88,7 +89,13 @@ def read(path: Path) -> Recorded:
     if path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return _from_npz(path.stem, dict(archive))
-    return _from_rosetta(path)
+    try:
+        return _from_rosetta(path)
+    except ValueError:
+        # RosettaSciIO needs a package of its own for event streams, and all of Velox's metadata.
+        if not has_streams(path):
+            raise
+        return _from_velox(path)
 
 
 def _from_npz(name: str, arrays: dict[str, NDArray[Any]]) -> Recorded:
@@ -164,6 +171,14 @@ def _from_rosetta(path: Path) -> Recorded:
         raise ValueError(f"{path.name}: no spectrum image among the {len(found)} data sets in it")
     largest = max(images, key=lambda s: np.asarray(s["data"]).size)
     return _from_signal(path.stem, largest)
+
+
+def _from_velox(path: Path) -> Recorded:
+    found = read_streams(path)
+    return Recorded(
+        path.stem, found.counts, found.frames, found.nav_shape, found.axis, "eds", found.nav_axes,
+        dwell_s=found.dwell_s,
+    )  # fmt: skip
 
 
 def _signals(path: Path) -> list[dict[str, Any]]:
