@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from simulator.charging import Charging
 from simulator.detector import Emitters
 from simulator.sample import Specimen
 
@@ -44,6 +45,11 @@ class Effects(BaseModel):
         Dwell after which the fluorescence of a Raman specimen is down to 1/e.
     cosmic_per_s, cosmic_counts : float
         Cosmic rays that hit the camera, and their mean height in counts.
+    charging_per_s, charging_decay_s : float
+        Rate of the sudden jumps of a specimen that charges up, and the dwell after which one is down to 1/e.
+    charging_positions, charging_shift : float
+        Standard deviation of a jump of the stage, in positions along y and x, and of the energy axis in its units.
+        The axis follows message by message.
     dead, hot : list of int
         Channels that count nothing, and channels that count `hot_per_s` whatever comes.
     """
@@ -66,6 +72,10 @@ class Effects(BaseModel):
     bleach_s: Annotated[float, Field(gt=0)] | None = None
     cosmic_per_s: NotNegative = 0.0
     cosmic_counts: Annotated[float, Field(gt=0)] = 2000.0
+    charging_per_s: NotNegative = 0.0
+    charging_decay_s: Annotated[float, Field(gt=0)] = 1.0
+    charging_positions: NotNegative = 0.0
+    charging_shift: NotNegative = 0.0
     dead: Channels = ()
     hot: Channels = ()
     hot_per_s: NotNegative = 100.0
@@ -76,6 +86,8 @@ class Effects(BaseModel):
             raise ValueError("damage needs both damage_s and the phase that is damaged")
         if (self.contamination_per_s > 0) != (self.contaminant is not None):
             raise ValueError("contamination needs both contamination_per_s and the contaminant")
+        if (self.charging_per_s > 0) != (max(self.charging_positions, self.charging_shift) > 0):
+            raise ValueError("charging needs both charging_per_s and charging_positions or charging_shift")
         return self
 
 
@@ -86,6 +98,8 @@ class Weather:
     ----------
     effects : Effects
     specimen : Specimen
+    seed : int
+        Of the jumps of charging.
 
     Raises
     ------
@@ -93,7 +107,7 @@ class Weather:
         Where effects name a phase or channel that the specimen has not.
     """
 
-    def __init__(self, effects: Effects, specimen: Specimen) -> None:
+    def __init__(self, effects: Effects, specimen: Specimen, seed: int = 0) -> None:
         self.effects, self._specimen = effects, specimen
         for name in (effects.damaged, effects.damaged_into, effects.contaminant):
             if name is not None and name not in specimen.phases:
@@ -106,6 +120,10 @@ class Weather:
                 raise ValueError(f"{specimen.name} has no fluorescence that could bleach")
             # What bleaches is drawn by itself: it fades while the rest of the phase stays.
             self._members = np.concatenate([specimen.endmembers - specimen.bleaching, specimen.bleaching])
+        sigmas = np.array([effects.charging_positions, effects.charging_positions, effects.charging_shift])
+        self._charging = (
+            Charging(effects.charging_per_s, sigmas, effects.charging_decay_s, seed) if effects.charging_per_s else None
+        )
         self.time_s = 0.0
         self._spent_s = np.zeros(specimen.n_positions)
         self._moved = (0.0, 0.0)
@@ -118,8 +136,10 @@ class Weather:
         """
         ends_s = self.time_s + np.cumsum(dwell_s)
         middle_s = ends_s - dwell_s / 2
-        self._follow(float(middle_s[len(middle_s) // 2]))
-        there = self._drifted(positions, middle_s)
+        jumped = np.zeros((len(middle_s), 3)) if self._charging is None else self._charging.at(middle_s)
+        half = len(middle_s) // 2
+        self._follow(float(middle_s[half]), float(jumped[half, 2]))
+        there = self._drifted(positions, middle_s, jumped)
         shares = self._damaged(self._specimen.abundances[there], there, dwell_s)
         if self.effects.bleach_s is not None:
             left = np.exp(-(self._spent_s[there] + dwell_s / 2) / self.effects.bleach_s)
@@ -139,11 +159,11 @@ class Weather:
             factor[t_s >= self.effects.dwell_changes_s] *= self.effects.dwell_factor
         return factor
 
-    def _drifted(self, positions: NDArray[np.uint32], t_s: Floats) -> NDArray[np.int64]:
+    def _drifted(self, positions: NDArray[np.uint32], t_s: Floats, jumped: Floats) -> NDArray[np.int64]:
         ny, nx = self._specimen.nav_shape
         y, x = np.divmod(positions.astype(np.int64), nx)
-        y = np.clip(y + np.rint(self.effects.stage_y_per_s * t_s).astype(np.int64), 0, ny - 1)
-        x = np.clip(x + np.rint(self.effects.stage_x_per_s * t_s).astype(np.int64), 0, nx - 1)
+        y = np.clip(y + np.rint(self.effects.stage_y_per_s * t_s + jumped[:, 0]).astype(np.int64), 0, ny - 1)
+        x = np.clip(x + np.rint(self.effects.stage_x_per_s * t_s + jumped[:, 1]).astype(np.int64), 0, nx - 1)
         return np.asarray(y * nx + x)
 
     def _damaged(self, shares: Floats, there: NDArray[np.int64], dwell_s: Floats) -> Floats:
@@ -160,9 +180,9 @@ class Weather:
             shares[:, names.index(self.effects.contaminant)] += self.effects.contamination_per_s * dose_s
         return shares
 
-    def _follow(self, t_s: float) -> None:
+    def _follow(self, t_s: float, jumped: float) -> None:
         """Move the end-members along the axis once that can be seen."""
-        shift, gain = self.effects.shift_per_s * t_s, self.effects.gain_per_s * t_s
+        shift, gain = self.effects.shift_per_s * t_s + jumped, self.effects.gain_per_s * t_s
         values, step = self._specimen.axis.values, abs(self._specimen.axis.scale)
         largest = float(np.abs(values).max())
         moved = abs(shift - self._moved[0]) + abs(gain - self._moved[1]) * largest

@@ -87,7 +87,8 @@ EffectSwitches = Annotated[
         "--effect",
         help="NAME=VALUE, repeated: shift_per_s, gain_per_s, stage_y_per_s, stage_x_per_s; damage_s with damaged and "
         "damaged_into; contamination_per_s with contaminant; segment_fails_s, segment_share; dwell_changes_s, "
-        "dwell_factor; bleach_s; cosmic_per_s, cosmic_counts; dead=3,4, hot=7, hot_per_s.",
+        "dwell_factor; charging_per_s with charging_decay_s, charging_positions, charging_shift; "
+        "bleach_s; cosmic_per_s, cosmic_counts; dead=3,4, hot=7, hot_per_s.",
         rich_help_panel=FAULTS,
     ),
 ]

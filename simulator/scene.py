@@ -84,7 +84,7 @@ class SimulatedScene:
         self.effects = effects or Effects()
         if list_mode and self.effects.cosmic_per_s:
             raise ValueError("cosmic rays hit cameras: list mode is for detectors that count photons one by one")
-        self._weather = Weather(self.effects, specimen)
+        self._weather = Weather(self.effects, specimen, seed)
         self._dose_per_s = counts / dwell_s
         self._rng = np.random.Generator(np.random.Philox(seed))
         # Of their own: switching rays on leaves every other count as it was.

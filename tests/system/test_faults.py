@@ -242,6 +242,7 @@ def test_a_changing_specimen_and_detector_leave_the_books_exact(site: Site) -> N
     effects = ["shift_per_s=0.5", "gain_per_s=0.02", "stage_y_per_s=10", "stage_x_per_s=5", "dead=3,4", "hot=7"]
     effects += ["damage_s=0.001", "damaged=oxide", "damaged_into=ferrite"]
     effects += ["contamination_per_s=50", "contaminant=unknown"]
+    effects += ["charging_per_s=50", "charging_decay_s=0.02", "charging_positions=2", "charging_shift=0.05"]
     met = site.meet("changing", *[x for e in effects for x in ("--effect", e)])
     assert met.books["exit_status"] == "success"
     assert (met.books["lost"], met.books["rejected"], met.books["processed"]) == ({}, {}, N)
