@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from streamer.plot_maps import QUALITY, Look, draw_map, limits_of
@@ -77,7 +78,7 @@ def _grid(run: Run, panels: list[_Panel], columns: int = _COLUMNS) -> Figure:
     rows = -(-len(panels) // columns)
     width_in = 3.1
     height_in = _panel_height_in(run, width_in)
-    figure = Figure(figsize=(columns * width_in, rows * height_in + 0.4), layout="constrained")
+    figure = Figure(figsize=(columns * width_in, rows * height_in + 0.4), layout=ConstrainedLayoutEngine(w_pad=0.12))
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for ax, panel in zip(axes, panels, strict=False):
         ax.set_title(panel.title)
@@ -121,8 +122,9 @@ def _counts_panel(run: Run, values: NDArray[Any]) -> _Panel:
 def _anomaly_panel(run: Run, values: NDArray[Any]) -> _Panel:
     finite = values[np.isfinite(values)]
     title = f"anomaly score: largest {_number(finite.max())}" if finite.size else "anomaly score"
-    top = float(finite.max()) if finite.size else 1.0
-    return _Panel(title, _draws(run, values, Look("inferno", (0.0, max(top, 1e-9)), root=True)))
+    # A quiet map stays dark: chance alone makes scores of about 10, and nothing below twice that deserves full colour.
+    top = max(float(finite.max()) if finite.size else 0.0, 20.0)
+    return _Panel(title, _draws(run, values, Look("inferno", (0.0, top), root=True)))
 
 
 def _dwell_panel(run: Run, values: NDArray[Any]) -> _Panel:

@@ -32,6 +32,8 @@ from streamer.wire import (
 REPLAY_PATIENCE_NS = 10 * NS_PER_S
 STRAGGLER_NS = NS_PER_S // 2
 MOST_ANOMALIES = 8
+PROMOTE_SHARE = 8
+PROMOTE_LATEST_NS = 2 * NS_PER_S
 
 
 def model_axis(axis: AxisMap) -> Axis:
@@ -257,7 +259,9 @@ class Series:
         return Publish(Result("anomaly", head, {"spectrum": f4(raw), "expected": f4(expected)}))
 
     def _promote(self, t_ns: int) -> list[Event]:
-        due = t_ns - self._promoted_ns >= self.config.promote_s * NS_PER_S
+        # A model settles as it learns: later versions bring less, and each one holds up a few results.
+        pause_ns = min((t_ns - self.opened_ns) // PROMOTE_SHARE, PROMOTE_LATEST_NS)
+        due = t_ns - self._promoted_ns >= max(self.config.promote_s * NS_PER_S, pause_ns)
         first = self.engine.basis is None or self.engine.basis.rank == 0
         if not self._since_promotion or not (due or first):
             return []
