@@ -172,8 +172,7 @@ def test_the_recording_gives_every_published_result_again(tmp_path: Path, bench:
     for topic in ("result", "basis", "decision"):
         live = [(head, arrays) for t, head, arrays in listener.got if t == topic]
         anew = [r for r in again if r.topic == topic]
-        assert len(live) == len(anew)
-        assert live or topic == "decision", "how soon the subspace settles depends on the clock"
+        assert len(live) == len(anew) > 0
         for (head, arrays), result in zip(live, anew, strict=True):
             assert head["model"] == result.head["model"]
             assert {n: a.tobytes() for n, a in arrays.items()} == {n: a.tobytes() for n, a in result.arrays.items()}

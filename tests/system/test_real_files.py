@@ -64,8 +64,8 @@ def live_maps(results: Listener, n_passes: int, shape: tuple[int, int]) -> np.nd
 def test_eds_frames_pass_by_pass(tmp_path: Path, bench: Bench, shared_data: Path) -> None:
     """The map after each pass against the sum of the other passes: falling, and far below raw counts.
 
-    What is compared is noisy itself; its Poisson variance is subtracted. After the eighth of the twenty frames the
-    specimen has drifted so far that later frames are no truth for earlier ones any more.
+    What is compared is noisy itself; its Poisson variance is subtracted. From the tenth of the twenty frames
+    on the error rises again, perhaps because the specimen drifts (not shown); only eight are judged.
     """
     file = shared_data / "eds_fei_superx_20frames_50x10.npz"
     results = play(tmp_path, bench, file, "--rate", "2000", "--block", "50", topics=("denoised",))
