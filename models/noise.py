@@ -120,7 +120,9 @@ def _low_rank_residual(rows: Float64) -> tuple[Float64, Float64, float]:
 def _regress(fit: Float64, variance: Float64) -> tuple[float, float]:
     """Gain and constant of variance against mean, by bins of equal numbers, weighted by 1/variance^2, gain >= 0."""
     order = np.argsort(fit, axis=None)
-    x, y = (np.array([b.mean() for b in np.array_split(a.ravel()[order], _BINS)]) for a in (fit, variance))
+    # No more bins than values: a scan of one position has a handful at first.
+    bins = min(_BINS, order.size)
+    x, y = (np.array([b.mean() for b in np.array_split(a.ravel()[order], bins)]) for a in (fit, variance))
     level = np.maximum(y, 1e-3 * y.mean() + 1e-300)
     design = np.stack([x, np.ones_like(x)], axis=1) / level[:, None]
     gain, constant = np.linalg.lstsq(design, y / level, rcond=None)[0]

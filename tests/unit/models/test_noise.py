@@ -47,7 +47,23 @@ def test_pure_read_noise() -> None:
     assert found.variance(np.zeros(1))[0] == pytest.approx(16.0, rel=0.1)
 
 
-@pytest.mark.parametrize("spectra", [np.zeros((4, 9)), np.zeros((0, 9)), np.full((30, 9), 7.0), np.ones((1, 1))])
+def one_count_each(n: int, d: int) -> np.ndarray:
+    spectra = np.zeros((n, d))
+    spectra[np.arange(n), np.arange(n) % 2] = np.arange(n) % 3
+    return spectra
+
+
+@pytest.mark.parametrize(
+    "spectra",
+    [
+        np.zeros((4, 9)),
+        np.zeros((0, 9)),
+        np.full((30, 9), 7.0),
+        np.ones((1, 1)),
+        one_count_each(6, 9),
+        one_count_each(10, 24),
+    ],
+)
 def test_degenerate_data(spectra: np.ndarray) -> None:
     found = estimate_noise(spectra)
     assert np.isfinite([found.gain, found.offset, found.read_sigma]).all()
