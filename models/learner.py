@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Float32, Float64, as_dense
+from models.linear_config import LinearConfig
 from models.moments import Moments
 from models.noise import POISSON, NoiseModel, estimate_noise
 from models.pca import ScaledRows, Tracker
@@ -21,9 +22,6 @@ from models.signflip import noise_reach
 from models.store import CountStore
 from models.visits import Visits
 
-if TYPE_CHECKING:
-    from models.linear import LinearConfig
-
 _SPARE = 8
 _RESCALE_GROWTH = 1.5
 _NOISE_ROWS = (1, 64, 256)
@@ -31,6 +29,8 @@ _MOMENT_VALUES = 60
 _READ_VALUES, _READ_ROWS = 2_000_000, 8192
 _COUNTED_VALUES = 150
 _REACH_VALUES = 8_000_000
+# Spectra, in least batches, that wait where there is no idle time: then the next state learns them first.
+_BACKLOG = 4
 Block: TypeAlias = Float32 | sparse.csr_array
 
 
@@ -41,7 +41,7 @@ class LearntState:
     `n_spectra` is the number of spectra learnt, `total` (D,) their summed counts and `exposure` their summed exposure.
     """
 
-    vectors: Float64
+    vectors: Float32 | Float64
     eigenvalues: Float64
     edge: float
     scaling: Scaling
@@ -65,6 +65,8 @@ class Learner:
         self._estimates_left = list(_NOISE_ROWS) if noise is None else []
         self._first: list[Visits] = []
         self._waiting: list[Visits] = []
+        self._pieces: Iterator[None] | None = None
+        self._prepared: Scaling | None = None
         self._n_waiting = 0
         self._tracker: Tracker | Moments | None = None
         self._scaling: Scaling | None = None
@@ -107,7 +109,18 @@ class Learner:
             self.flush()
 
     def flush(self) -> None:
-        """Learn what is buffered."""
+        """Learn all that is buffered, now."""
+        self._finish_pieces()
+        self._pieces = self._learn()
+        self._finish_pieces()
+
+    def _finish_pieces(self) -> None:
+        pieces, self._pieces = self._pieces, None
+        for _ in pieces or ():
+            pass
+
+    def _learn(self) -> Iterator[None]:
+        """Learn what is buffered in pieces of less than a millisecond, so that spectra need not wait meanwhile."""
         waiting, self._waiting, self._n_waiting = self._waiting, [], 0
         if not waiting:
             return
@@ -117,7 +130,8 @@ class Learner:
             self.total += visits.channels
         if self._estimates_left:
             self._estimate(waiting)
-        self._update(waiting)
+        yield
+        yield from self._update(waiting)
 
     def _estimate(self, waiting: list[Visits]) -> None:
         """Estimate the noise from the first spectra, and again from more; a new estimate starts the model anew."""
@@ -130,12 +144,12 @@ class Learner:
         if noise != self.noise:
             self.noise, self._tracker, self.exposure = noise, None, 0.0
             self._profile = np.zeros_like(self.total)
-            if earlier:
-                self._update(earlier)
+            for _ in self._update(earlier) if earlier else ():
+                pass
         if not self._estimates_left:
             self._first = []
 
-    def _update(self, waiting: list[Visits]) -> None:
+    def _update(self, waiting: list[Visits]) -> Iterator[None]:
         total = np.concatenate([visits.total for visits in waiting])
         exposure = self.noise.row_variance(total, 1.0, self.total.size)
         self.exposure += float(exposure.sum())
@@ -151,21 +165,23 @@ class Learner:
         if isinstance(self._tracker, Moments):
             first = 0
             for block in blocks:
+                yield
                 self._tracker.add(_as_csr(block), squared[first : first + block.shape[0]])
                 first += block.shape[0]
         else:
-            self._track(self._tracker, blocks, squared)
+            yield from self._track(self._tracker, blocks, squared)
 
-    def _track(self, tracker: Tracker, blocks: list[Block], squared: Float64) -> None:
+    def _track(self, tracker: Tracker, blocks: list[Block], squared: Float64) -> Iterator[None]:
         scaling = self._rescaled(tracker)
-        tracker.update(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), self._rank + _SPARE)
+        yield
+        yield from tracker.update_pieces(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), self._rank + _SPARE)
         self._rank = rank_by_edge(tracker.eigenvalues, noise_edge(scaling.n_effective, tracker.n_rows) * self._reach)
 
     def _new_tracker(self) -> Tracker | Moments:
         if self.noise.is_poisson and self.mean_values_per_row <= _MOMENT_VALUES:
             return Moments(self.total.size, self._keep)
         self._scaling = None
-        return Tracker(self._keep, np.zeros((0, 0)))
+        return Tracker(self._keep, np.zeros((0, 0), dtype=np.float32))
 
     def _rescaled(self, tracker: Tracker) -> Scaling:
         """The scaling that the history lives in, renewed whenever the counts have grown by half."""
@@ -173,7 +189,7 @@ class Learner:
             return self._scaling
         new = self._present_scaling()
         if self._scaling is None:
-            tracker.vectors = np.zeros((new.n_groups, 0))
+            tracker.vectors = np.zeros((new.n_groups, 0), dtype=np.float32)
         else:
             tracker.rescale(self._scaling, new)
         self._scaling, self._scaled_at = new, self.n_seen
@@ -185,13 +201,14 @@ class Learner:
 
     def state(self, first: bool) -> LearntState | None:
         """What could be published now; None where there is nothing."""
-        if first or self._n_waiting >= self._config.min_batch:
+        if first or self._n_waiting >= _BACKLOG * self._config.min_batch:
             self.flush()
         if self.n_seen == 0:
             return None
         tracker = self._tracker
+        vectors: Float32 | Float64
         if isinstance(tracker, Moments):
-            scaling = self._present_scaling()
+            scaling, self._prepared = self._prepared or self._present_scaling(), None
             vectors, values = tracker.solve(scaling)
         elif tracker is not None and self._scaling is not None:
             scaling, vectors, values = self._scaling, tracker.vectors, tracker.values
@@ -201,11 +218,33 @@ class Learner:
         n = tracker.n_rows if tracker is not None else 0.0
         return self._state(vectors, values, scaling, n)
 
-    def work(self) -> bool:
-        """Use idle time for the next state, a millisecond or so; False when there is nothing to do."""
+    @property
+    def wants_work(self) -> bool:
+        """Whether `learn_piece` or `refine` would do something."""
+        waits = self._pieces is not None or self._n_waiting >= self._config.min_batch
+        return waits or (isinstance(self._tracker, Moments) and self._tracker.wants_work)
+
+    def learn_piece(self) -> bool:
+        """Use idle time, less than a millisecond, for what is buffered; False where that is not enough to learn."""
+        if self._pieces is None:
+            if self._n_waiting < self._config.min_batch:
+                return False
+            self._pieces = self._learn()
+        if next(self._pieces, self) is self:
+            self._pieces = None
+        return True
+
+    def refine(self) -> bool:
+        """Use idle time for the next state; False when there is nothing to do."""
         return isinstance(self._tracker, Moments) and self._tracker.work()
 
-    def _state(self, vectors: Float64, values: Float64, scaling: Scaling, n: float) -> LearntState:
+    def prepare(self) -> None:
+        """Let `refine` do what the next `state` would have to do at once."""
+        if isinstance(self._tracker, Moments):
+            self._prepared = self._present_scaling()
+            self._tracker.prepare(self._prepared)
+
+    def _state(self, vectors: Float32 | Float64, values: Float64, scaling: Scaling, n: float) -> LearntState:
         eigenvalues = values / max(n, 1.0)
         edge = noise_edge(scaling.n_effective, n) * self._reach
         if not self.noise.is_poisson:

@@ -12,6 +12,7 @@ from models.anomaly import ScanWindows
 from models.axis import Axis
 from models.base import Basis, Counts, Float32, Float64, Index
 from models.learner import Learner, LearntState
+from models.linear_config import LinearConfig
 from models.noise import NoiseModel
 from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
 from models.null import EmpiricalNull
@@ -19,48 +20,13 @@ from models.published import Published, empty_basis, publish, subspace_angle_deg
 from models.rank import smallest_visible_phase_px
 from models.refit import CountedMoment
 from models.scoremap import ScoreMap
-from models.visits import Visits, read_visits
+from models.visits import Visits, last_of_each, read_visits
 
 FLAG_ANOMALOUS = 1
 _CHUNK_VALUES = 60_000
 _SAMPLE = 8192
 _MAX_NOVELTIES = 16
 _MAX_REFITS = 4
-
-
-@dataclass(frozen=True)
-class LinearConfig:
-    """Settings of the linear engine.
-
-    Attributes
-    ----------
-    max_rank : int
-        Most components that are published; 8 more are tracked.
-    batch, min_batch : int
-        Spectra that one update of the model takes, and the fewest that a promotion does not wait for.
-    anomaly_threshold : float
-        Anomaly score above which a spectrum is flagged; 10 to 11 is a false-alarm rate of about 2e-4.
-    novelty_threshold : float
-        Score from which on a flagged position gets an eigenspectrum of its own; higher, so that chance makes none.
-    novelty_min : int
-        Fewer like spectra than this are a novelty to report, not structure to learn.
-    store_limit_bytes : int
-        Memory for accumulated counts.
-    bright_clip : float
-        Spectra with more than this many times the typical exposure have their weight in the fit clipped.
-    move_tolerance : float
-        Variance (noise is 1) outside the published span from which on a component counts as moved.
-    """
-
-    max_rank: int = 24
-    batch: int = 1024
-    min_batch: int = 32
-    anomaly_threshold: float = 10.6
-    novelty_threshold: float = 14.0
-    novelty_min: int = 10
-    store_limit_bytes: int = 4 << 30
-    bright_clip: float = 8.0
-    move_tolerance: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -110,6 +76,7 @@ class LinearEngine:
         self._null = EmpiricalNull(self._windows)
         self._novelty_due = False
         self._angle = float("nan")
+        self._preparing = self.prepared = False
         self.n_positions, self.n_channels = n_positions, n_channels
         self.anomaly: Float32 = np.full(n_positions, np.nan, dtype=np.float32)
 
@@ -185,7 +152,7 @@ class LinearEngine:
         """
         index = np.asarray(index, dtype=np.uint32)
         if replace:
-            index, counts = _last_of_each(index, counts)
+            index, counts = last_of_each(index, counts)
         visits = read_visits(counts, self._windows)
         published = self._map.published
         raw, anomaly, window = self._tested(published, visits)
@@ -233,6 +200,7 @@ class LinearEngine:
     def promote(self) -> Basis | None:
         """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt."""
         old = self._map.published
+        self._preparing = self.prepared = False
         state = self._learner.state(first=old is None)
         if state is None:
             return None
@@ -281,13 +249,32 @@ class LinearEngine:
         stack = np.stack(spectra) if spectra else np.zeros((0, self.n_channels), dtype=np.float32)
         self._map.novelties = NoveltySpectra(stack, tuple(groups), tuple(scores))
 
+    @property
+    def wants_background(self) -> bool:
+        """Whether `background` would do something."""
+        return self._preparing or self._map.sweeping or self._learner.wants_work
+
+    def prepare(self) -> None:
+        """Let `background` do most of what the next `promote` has to do; it is `prepared` when that is done."""
+        self._preparing, self.prepared = True, False
+        self._learner.prepare()
+
     def background(self) -> bool:
-        """Use idle time, a few ms: re-project some positions exactly, then refine the tracker; True while more."""
+        """Use idle time, a millisecond at most: learn, make scores exact, refine the model; True while there is more.
+
+        In this order, for learning makes the others' results better.
+        """
+        if self._learner.learn_piece():
+            return True
+        if self._preparing:
+            self._preparing = self._learner.refine()
+            self.prepared = not self._preparing
+            return True
         visits = max(1.0, self._learner.n_seen / max(self._map.measured.size, 1))
         per_row = max(1.0, visits * self._learner.mean_values_per_row)
         waiting = self._map.next_inexact(int(np.clip(_CHUNK_VALUES / per_row, 16, 2048)))
         if waiting is None:
-            return self._learner.work()
+            return self._learner.refine()
         self._map.reproject(waiting)
         return True
 
@@ -380,12 +367,3 @@ class LinearEngine:
             "smallest_visible_phase_px": smallest_visible_phase_px(self.n_channels, n, 0.25 * exposure),
             "ranks": published.rank_criteria() if published is not None else {},
         }
-
-
-def _last_of_each(index: Index, counts: Counts) -> tuple[Index, Counts]:
-    """Only the last spectrum of each position."""
-    _, last = np.unique(index[::-1], return_index=True)
-    if last.size == index.size:
-        return index, counts
-    keep = np.sort(index.size - 1 - last)
-    return index[keep], counts[keep]

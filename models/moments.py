@@ -47,6 +47,7 @@ class Moments:
         self._scaling: Scaling | None = None
         self._sweep: _Sweep | None = None
         self._rounds = 0
+        self._found: tuple[Float64, Float64] | None = None
         self._known: Float64 = np.zeros(0)
         self.n_rows = 0.0
 
@@ -80,16 +81,23 @@ class Moments:
         Each call takes a step of subspace iteration from where the last one ended, and another where that one found
         more variance than was known (new structure); `work` takes more in between.
         """
-        self._scaling, self._sweep, self._rounds = scaling, None, _ROUNDS
-        for left in reversed(range(_FIRST_STEPS if self._next is None else _STEPS)):
-            vectors = self._start(scaling)
-            values, rotation = self._step(scaling, vectors, self.times(scaling.projector(vectors)))
-            if left < _STEPS and self._has_settled(values):
-                break
-        self._known = values / max(self.n_rows, 1.0)
-        live = int(np.count_nonzero(values > 1e-6 * max(float(values.max(initial=0.0)), 1e-300)))
-        order = np.arange(values.size)[::-1][:live]
-        return vectors @ rotation[:, order], values[order]
+        if self._found is None or scaling is not self._scaling:
+            self.prepare(scaling)
+            for left in reversed(range(_FIRST_STEPS if self._next is None else _STEPS)):
+                vectors = self._start(scaling)
+                values = self._step(scaling, vectors, self.times(scaling.projector(vectors)))
+                if left < _STEPS and self._has_settled(values):
+                    break
+        if self._found is None:
+            raise AssertionError("a step has been taken")
+        found, self._found, self._rounds = self._found, None, _ROUNDS
+        self._known = found[1][::-1] / max(self.n_rows, 1.0)
+        live = int(np.count_nonzero(found[1] > 1e-6 * max(float(found[1].max(initial=0.0)), 1e-300)))
+        return found[0][:, :live], found[1][:live]
+
+    def prepare(self, scaling: Scaling) -> None:
+        """Let `work` take the steps for the next `solve` in this scaling, which then has nothing left to do."""
+        self._scaling, self._sweep, self._found, self._rounds = scaling, None, None, _STEPS
 
     def _has_settled(self, values: Float64) -> bool:
         """Whether the stronger half of the rising values is as it was at the last `solve`, per spectrum."""
@@ -97,17 +105,23 @@ class Moments:
         known = self._known
         return known.size == now.size and bool(np.all(now[half:] <= (1.0 + _GROWTH) * known[half:]))
 
-    def _step(self, scaling: Scaling, vectors: Float64, image: Float32) -> tuple[Float64, Float64]:
-        """Rayleigh-Ritz values and rotation in the span of the vectors; their image is where to start next."""
+    def _step(self, scaling: Scaling, vectors: Float64, image: Float32) -> Float64:
+        """Rising Rayleigh-Ritz values in the span of the vectors; their image is where to start next."""
         merged = scaling.merge(image)
         small = vectors.T @ merged
         values, rotation = np.linalg.eigh((small + small.T) / 2)
         self._next = scaling.eigenspectra(orthonormal(merged @ rotation[:, ::-1])).T.astype(np.float64)
-        return values, rotation
+        self._found = vectors @ rotation[:, ::-1], values[::-1]
+        return np.asarray(values)
+
+    @property
+    def wants_work(self) -> bool:
+        """Whether `work` would do something."""
+        return self._rounds > 0 and self._next is not None
 
     def work(self) -> bool:
-        """Do a part of the next step (about a millisecond); False when enough was done since the last `solve`."""
-        if self._rounds == 0 or self._next is None or self._scaling is None:
+        """Do a part of the next step (half a millisecond); False when enough was done since the last `solve`."""
+        if not self.wants_work or self._scaling is None:
             return False
         if self._sweep is None:
             vectors = self._start(self._scaling)

@@ -15,6 +15,7 @@ from models.shrink import ScoreShrinkage
 
 Positions = NDArray[np.int64]
 _CARRIER = 20.0
+_MANY = 256
 
 
 class HeldBack:
@@ -135,9 +136,13 @@ class NoveltySpectra:
     def of(self, index: NDArray[Any]) -> Float32:
         """Scores (n, G) of positions, 0 outside the group."""
         out = np.zeros((len(index), len(self.groups)), dtype=np.float32)
+        rows: slice | Positions = slice(None)
+        if self.groups and len(index) > _MANY:
+            # Members are few: a whole map is looked through once, not once for each group.
+            rows = np.flatnonzero(np.isin(index, np.concatenate(self.groups)))
         for column, (positions, scores) in enumerate(zip(self.groups, self.scores, strict=True)):
-            at = np.minimum(np.searchsorted(positions, index), positions.size - 1)
-            out[:, column] = np.where(positions[at] == index, scores[at], 0.0)
+            at = np.minimum(np.searchsorted(positions, index[rows]), positions.size - 1)
+            out[rows, column] = np.where(positions[at] == index[rows], scores[at], 0.0)
         return out
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64, as_dense
-from models.preprocess import Scaling
+from models.preprocess import Scaling, column_sums
 
 _CUT = 1e-6
+Real = TypeVar("Real", np.float32, np.float64)
 _GRAM_ROWS = 256
 
 
@@ -27,15 +29,15 @@ class Rows(Protocol):
         """Spectra in the block."""
         ...
 
-    def times(self, vectors: Float64) -> Float64:
+    def times(self, vectors: Float32) -> Float32:
         """y @ vectors, (n, k)."""
         ...
 
-    def back(self, scores: Float64) -> Float64:
+    def back(self, scores: Float32) -> Float32:
         """y' @ scores, (m, k)."""
         ...
 
-    def dense(self) -> Float64:
+    def dense(self) -> Float32:
         """y itself, (n, m)."""
         ...
 
@@ -51,17 +53,17 @@ class DenseRows:
         """Spectra in the block."""
         return int(self.y.shape[0])
 
-    def times(self, vectors: Float64) -> Float64:
+    def times(self, vectors: Float32) -> Float32:
         """y @ vectors."""
-        return np.asarray(self.y @ vectors.astype(self.y.dtype), dtype=np.float64)
+        return np.asarray(self.y @ vectors)
 
-    def back(self, scores: Float64) -> Float64:
+    def back(self, scores: Float32) -> Float32:
         """y' @ scores."""
-        return np.asarray(self.y.T @ scores.astype(self.y.dtype), dtype=np.float64)
+        return np.asarray(self.y.T @ scores)
 
-    def dense(self) -> Float64:
-        """y in double precision."""
-        return self.y.astype(np.float64)
+    def dense(self) -> Float32:
+        """y itself."""
+        return self.y
 
 
 @dataclass(frozen=True)
@@ -83,33 +85,36 @@ class ScaledRows:
             yield slice(first, first + block.shape[0]), block
             first += block.shape[0]
 
-    def times(self, vectors: Float64) -> Float64:
+    def times(self, vectors: Float32) -> Float32:
         """y @ vectors, without forming y."""
         projector = self.scaling.projector(vectors)
-        scores = np.empty((self.n_rows, projector.shape[1]))
+        scores = np.empty((self.n_rows, projector.shape[1]), dtype=np.float32)
         for part, block in self._parts():
             scores[part] = block @ projector
-        scores *= self.weight[:, None]
+        scores *= self.weight[:, None].astype(np.float32)
         return scores
 
-    def back(self, scores: Float64) -> Float64:
+    def back(self, scores: Float32) -> Float32:
         """y' @ scores, without forming y."""
-        weighted = (scores * self.weight[:, None]).astype(np.float32)
-        image = np.zeros((self.scaling.n_channels, scores.shape[1]), dtype=np.float32)
+        weighted = scores * self.weight[:, None].astype(np.float32)
+        image: Float32 | None = None
         for part, block in self._parts():
-            image += block.T @ weighted[part]
-        return self.scaling.merge(image)
+            product = block.T @ weighted[part]
+            image = product if image is None else image + product
+        if image is None:
+            image = np.zeros((self.scaling.n_channels, scores.shape[1]), dtype=np.float32)
+        return self.scaling.merge32(image)
 
-    def dense(self) -> Float64:
+    def dense(self) -> Float32:
         """y itself."""
         counts = np.concatenate([as_dense(block) for block in self.blocks])
-        return self.scaling.merge(counts.T).T * self.weight[:, None]
+        return np.asarray(self.scaling.merge(counts.T).T * self.weight[:, None], dtype=np.float32)
 
 
-def gram_step(vectors: Float64, values: Float64, rows: Float64, keep: int) -> tuple[Float64, Float64]:
+def gram_step(vectors: Float32, values: Float64, rows: Float32, keep: int) -> tuple[Float32, Float64]:
     """Best `keep` components of V diag(l) V' + rows' rows, by the small Gram matrix (Ross et al., IJCV 2008).
 
-    Exact but for what `keep` cuts off.
+    Exact but for what `keep` cuts off. The long products are in single precision, the small problem in double.
 
     Parameters
     ----------
@@ -119,20 +124,23 @@ def gram_step(vectors: Float64, values: Float64, rows: Float64, keep: int) -> tu
         Scaled spectra.
     """
     root = np.sqrt(values)
-    cross = (rows @ vectors) * root
-    upper = np.concatenate([np.diag(values), cross.T], axis=1)
-    gram = np.concatenate([upper, np.concatenate([cross, rows @ rows.T], axis=1)], axis=0)
+    cross = (rows @ vectors).astype(np.float64) * root
+    k = values.size
+    gram = np.empty((k + rows.shape[0], k + rows.shape[0]))
+    gram[:k, :k] = np.diag(values)
+    gram[k:, :k], gram[:k, k:] = cross, cross.T
+    gram[k:, k:] = rows @ rows.T
     found, small = _top(gram, keep)
     if not found.size:
-        return np.zeros((rows.shape[1], 0)), np.zeros(0)
-    k = values.size
-    basis = vectors @ (small[:k] * root[:, None]) + rows.T @ small[k:]
-    return _tidy(basis / np.sqrt(found)), found
+        return np.zeros((rows.shape[1], 0), dtype=np.float32), np.zeros(0)
+    small = small / np.sqrt(found)
+    lifted = vectors @ _single(small[:k] * root[:, None]) + rows.T @ _single(small[k:])
+    return _tidy(lifted), found
 
 
 def ritz_step(
-    vectors: Float64, values: Float64, rows: Rows, lead: int | None = None, keep: int | None = None
-) -> tuple[Float64, Float64]:
+    vectors: Float32, values: Float64, rows: Rows, lead: int | None = None, keep: int | None = None
+) -> tuple[Float32, Float64]:
     """Best components of V diag(l) V' + y'y within the span of V and y'y V (a block Krylov space of depth one).
 
     Three products with the block, as one plain subspace step takes; keeping V in the span loses none of the history,
@@ -145,29 +153,45 @@ def ritz_step(
     keep : int, optional
         Components kept; as many as before if not given.
     """
+    for done in ritz_pieces(vectors, values, rows, lead, keep):
+        if done is not None:
+            return done
+    raise AssertionError("the last piece is the result")
+
+
+def ritz_pieces(
+    vectors: Float32, values: Float64, rows: Rows, lead: int | None = None, keep: int | None = None
+) -> Iterator[tuple[Float32, Float64] | None]:
+    """`ritz_step` in pieces of about equal length, for the gaps between messages: None, and the result at last."""
     scores = rows.times(vectors)
+    yield None
     image = rows.back(scores[:, :lead])
+    yield None
     outside = image - vectors @ (vectors.T @ image)
     fresh = orthonormal(outside, floor=_CUT * float(np.linalg.norm(image)))
+    # Twice is enough (Kahan and Parlett): what the first pass left of V is removed, the length hardly changes.
     fresh = orthonormal(fresh - vectors @ (vectors.T @ fresh))
+    yield None
     both = np.concatenate([scores, rows.times(fresh)], axis=1)
-    gram = both.T @ both
+    yield None
+    gram = (both.T @ both).astype(np.float64)
     k = values.size
     gram[np.arange(k), np.arange(k)] += values
     found, small = _top(gram, keep or k)
-    return vectors @ small[:k] + fresh @ small[k:], found
+    turned = vectors @ _single(small[:k]) + fresh @ _single(small[k:])
+    yield _tidy(turned), found
 
 
-def orthonormal(columns: Float64, floor: float = 0.0) -> Float64:
+def orthonormal(columns: NDArray[Real], floor: float = 0.0) -> NDArray[Real]:
     """Orthonormal basis of the columns (m, k) longer than `floor`: by Cholesky, or else by Householder."""
-    length = np.linalg.norm(columns, axis=0)
+    length = np.sqrt(np.einsum("ij,ij->j", columns, columns, dtype=np.float64))
     live = length > max(floor, _CUT * float(length.max(initial=0.0)))
-    columns = columns[:, live] / length[live]
+    columns = columns[:, live] / length[live].astype(columns.dtype)
     try:
-        lower = np.linalg.cholesky(columns.T @ columns)
+        lower = np.linalg.cholesky((columns.T @ columns).astype(np.float64))
         if lower.size and np.diag(lower).min() > 1e-3:
             # numpy only: scipy brings a second thread pool, and two pools on few cores cost ten times as much.
-            return np.asarray(columns @ np.linalg.inv(lower).T)
+            return columns @ np.linalg.inv(lower).T.astype(columns.dtype)
     except np.linalg.LinAlgError:
         pass
     q, r = np.linalg.qr(columns)
@@ -184,9 +208,13 @@ def _top(gram: Float64, keep: int) -> tuple[Float64, Float64]:
     return values[:n], vectors[:, :n]
 
 
-def _tidy(basis: Float64) -> Float64:
+def _single(small: Float64) -> Float32:
+    return np.ascontiguousarray(small, dtype=np.float32)
+
+
+def _tidy(basis: Float32) -> Float32:
     """Repair the loss of orthogonality of weak vectors, keeping order and sense (Newton step of the polar factor)."""
-    return basis @ (1.5 * np.eye(basis.shape[1]) - 0.5 * (basis.T @ basis))
+    return basis @ (np.float32(1.5) * np.eye(basis.shape[1], dtype=np.float32) - np.float32(0.5) * (basis.T @ basis))
 
 
 @dataclass
@@ -204,27 +232,38 @@ class Tracker:
     """
 
     keep: int
-    vectors: Float64
+    vectors: Float32
     values: Float64 = field(default_factory=lambda: np.zeros(0))
     n_rows: float = 0.0
 
     def update(self, rows: Rows, lead: int | None = None) -> None:
         """Learn a block: by the Gram matrix while the history is not full, else by a Rayleigh-Ritz step."""
+        for _ in self.update_pieces(rows, lead):
+            pass
+
+    def update_pieces(self, rows: Rows, lead: int | None = None) -> Iterator[None]:
+        """`update` in pieces; the history is the old one until the last of them."""
         full = self.values.size >= min(self.keep, self.vectors.shape[0])
         if full and rows.n_rows >= self.keep:
-            self.vectors, self.values = ritz_step(self.vectors, self.values, rows, lead)
+            for done in ritz_pieces(self.vectors, self.values, rows, lead):
+                if done is None:
+                    yield
+                else:
+                    self.vectors, self.values = done
         else:
             dense = rows.dense()
             for first in range(0, rows.n_rows, _GRAM_ROWS):
                 part = dense[first : first + _GRAM_ROWS]
                 self.vectors, self.values = gram_step(self.vectors, self.values, part, self.keep)
+                yield
         self.n_rows += rows.n_rows
 
     def rescale(self, old: Scaling, new: Scaling) -> None:
         """Express the history in another scaling of the channels."""
         moved = old.moved(self.vectors, new) * np.sqrt(self.values)
         found, small = _top(moved.T @ moved, self.keep)
-        self.vectors = orthonormal(moved @ small) if found.size else np.zeros((new.n_groups, 0))
+        turned = orthonormal(moved @ small) if found.size else np.zeros((new.n_groups, 0))
+        self.vectors = turned.astype(np.float32)
         self.values = found[: self.vectors.shape[1]]
 
     @property
@@ -263,7 +302,7 @@ class StreamingPCA:
             raise ValueError(f"n_components {n_components} must be in 1..{n_channels} and not above n_kept {n_kept}")
         self._n_channels, self._k, self._centred = n_channels, n_components, centred
         self._ritz = update == "ritz"
-        self._tracker = Tracker(min(n_kept or n_components, n_channels), np.zeros((n_channels, 0)))
+        self._tracker = Tracker(min(n_kept or n_components, n_channels), np.zeros((n_channels, 0), np.float32))
         self._mean: Float64 = np.zeros(n_channels)
 
     @property
@@ -282,7 +321,7 @@ class StreamingPCA:
         return self._mean
 
     @property
-    def components(self) -> Float64:
+    def components(self) -> Float32:
         """Orthonormal eigenspectra (K, D)."""
         return self._tracker.vectors[:, : self._k].T
 
@@ -304,7 +343,7 @@ class StreamingPCA:
         if not self._centred:
             return block
         n, m = self._tracker.n_rows, block.shape[0]
-        batch_mean = block.mean(axis=0, dtype=np.float64)
+        batch_mean = column_sums(block) / m
         step = np.sqrt(n * m / (n + m)) * (self._mean - batch_mean)
         self._mean = (n * self._mean + m * batch_mean) / (n + m)
         # The correction row first: the block stays one array, for one product.
@@ -318,34 +357,18 @@ class StreamingPCA:
         if self._ritz and tracker.values.size == tracker.keep:
             tracker.vectors, tracker.values = ritz_step(tracker.vectors, tracker.values, DenseRows(rows))
         else:
-            tracker.vectors, tracker.values = gram_step32(tracker.vectors, tracker.values, rows, tracker.keep)
+            tracker.vectors, tracker.values = gram_step(tracker.vectors, tracker.values, rows, tracker.keep)
         tracker.n_rows += n_spectra
 
     def transform(self, spectra: Counts) -> Float32:
         """Scores (n, K) of spectra (n, D)."""
-        vectors = self._tracker.vectors[:, : self._k].astype(np.float32)
+        vectors = self._tracker.vectors[:, : self._k]
         block = spectra.astype(np.float32) if isinstance(spectra, sparse.csr_array) else _dense32(spectra)
         return np.asarray(block @ vectors - (self._mean @ vectors), dtype=np.float32)
 
     def reconstruct(self, scores: Float32) -> Float32:
         """Spectra (n, D) from scores (n, K)."""
         return np.asarray(scores @ self.components + self._mean, dtype=np.float32)
-
-
-def gram_step32(vectors: Float64, values: Float64, rows: Float32, keep: int) -> tuple[Float64, Float64]:
-    """`gram_step` with the long products in single precision and the small problem in double."""
-    v32, root = vectors.astype(np.float32), np.sqrt(values)
-    cross = (rows @ v32).astype(np.float64) * root
-    k = values.size
-    gram = np.empty((k + rows.shape[0], k + rows.shape[0]))
-    gram[:k, :k] = np.diag(values)
-    gram[k:, :k], gram[:k, k:] = cross, cross.T
-    gram[k:, k:] = rows @ rows.T
-    found, small = _top(gram, keep)
-    if not found.size:
-        return np.zeros((rows.shape[1], 0)), np.zeros(0)
-    lifted = v32 @ (small[:k] * root[:, None]).astype(np.float32) + rows.T @ small[k:].astype(np.float32)
-    return _tidy(lifted.astype(np.float64) / np.sqrt(found)), found
 
 
 def _dense32(spectra: Counts) -> Float32:

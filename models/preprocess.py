@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,14 +56,18 @@ class Scaling:
         """Groups that are alive: the D of the noise edge."""
         return int(np.count_nonzero(self.scale))
 
-    @property
+    @cached_property
     def inverse(self) -> Float64:
         """1 / scale, 0 for dead groups, (m,)."""
         return np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
 
+    @cached_property
+    def _inverse32(self) -> Float32:
+        return self.inverse.astype(np.float32)[:, None]
+
     def projector(self, vectors: NDArray[Any]) -> Float32:
         """Matrix (D, K) that takes counts to raw scores, from scaled vectors (m, K)."""
-        weights = (vectors * self.inverse[:, None]).astype(np.float32)
+        weights = vectors.astype(np.float32, copy=False) * self._inverse32
         return np.asarray(weights[self.group] if self.n_groups < self.n_channels else weights)
 
     def eigenspectra(self, vectors: NDArray[Any]) -> Float32:
@@ -80,6 +85,11 @@ class Scaling:
         if self.n_groups < self.n_channels:
             merged = np.add.reduceat(merged, self.starts, axis=0)
         return np.asarray(merged * self.inverse[:, None], dtype=np.float64)
+
+    def merge32(self, spectra: Float32) -> Float32:
+        """`merge` in single precision, for the hot path."""
+        merged = np.add.reduceat(spectra, self.starts, axis=0) if self.n_groups < self.n_channels else spectra
+        return np.asarray(merged * self._inverse32)
 
 
 def make_scaling(

@@ -37,14 +37,14 @@ def fit_components(
     if n_groups <= _SMALL:
         moment = np.zeros((n_groups, n_groups))
         for rows in blocks():
-            y = rows.dense()
+            y = rows.dense().astype(np.float64)
             moment += y.T @ y
         return _leading(moment, keep)
 
     def times(vectors: Float64) -> Float64:
         image = np.zeros_like(vectors)
         for rows in blocks():
-            image += rows.back(rows.times(vectors))
+            image += rows.back(rows.times(vectors.astype(np.float32)))
         return image
 
     return _iterate(times, _filled(start, n_groups, keep))

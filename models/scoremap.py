@@ -104,6 +104,11 @@ class ScoreMap:
         self._turns.settle(index)
         self.exact[index] = True
 
+    @property
+    def sweeping(self) -> bool:
+        """Whether `next_inexact` has not come to the end of its sweep."""
+        return self._cursor < self.n_positions
+
     def next_inexact(self, n: int) -> NDArray[np.int64] | None:
         """Positions among the next `n` whose scores can be made exact; None at the end of the sweep."""
         if self._cursor >= self.n_positions:

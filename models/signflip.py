@@ -60,7 +60,7 @@ def _largest(given: list[tuple[Block, Float64]], scaling: Scaling, rng: np.rando
 
 
 def _moment_times(noise: list[ScaledRows], vector: Float64) -> Float64:
-    column = vector.reshape(-1, 1)
+    column = vector.reshape(-1, 1).astype(np.float32)
     return np.asarray(np.sum([rows.back(rows.times(column)) for rows in noise], axis=0), dtype=np.float64).ravel()
 
 

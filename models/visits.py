@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.anomaly import ScanWindows
-from models.base import Counts, Float32, Float64
+from models.base import Counts, Float32, Float64, Index
 from models.kernels import nonzero_rows, read_rows
 from models.preprocess import column_sums, csr_rows, row_sums
 
@@ -68,3 +68,12 @@ def _sparse_visits(stored: sparse.csr_array) -> Visits:
     channels, indptr = stored.indices.astype(np.int32), stored.indptr.astype(np.int32)
     block = csr_rows(stored.data.astype(np.float32), channels, indptr, stored.shape[1])
     return Visits(stored, block, row_sums(block), column_sums(block))
+
+
+def last_of_each(index: Index, counts: Counts) -> tuple[Index, Counts]:
+    """Return only the last spectrum of each position."""
+    _, last = np.unique(index[::-1], return_index=True)
+    if last.size == index.size:
+        return index, counts
+    keep = np.sort(index.size - 1 - last)
+    return index[keep], counts[keep]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.linear import LinearConfig
+from models.linear_config import LinearConfig
 from streamer.wire import Limits, Stins
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -74,8 +74,12 @@ class LinearSection(Section):
     """The streaming linear model."""
 
     max_rank: Annotated[int, Field(ge=1, le=128)] = Field(24, description="most components kept")
-    batch: Annotated[int, Field(ge=1)] = Field(256, description="spectra in one update of the model, at most")
-    min_batch: Annotated[int, Field(ge=1)] = Field(32, description="spectra in one update of the model, at least")
+    batch: Annotated[int, Field(ge=1)] = Field(
+        1024, description="spectra in one update of the model where there is no idle time"
+    )
+    min_batch: Annotated[int, Field(ge=1)] = Field(
+        64, description="spectra that wait before idle time is used for an update of the model"
+    )
     anomaly_threshold: PositiveFloat = Field(
         LinearConfig().anomaly_threshold,
         description="scan log likelihood ratio above which a spectrum is flagged",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import deque
@@ -73,6 +74,9 @@ class Engine:
             begun_s = time.monotonic()
             warm_up(lambda: self.parts.inbox.waiting)
             recover(self)
+            # What is loaded by now stays: the collector need not look through it again while spectra wait.
+            gc.collect()
+            gc.freeze()
             log.info("ready after %.1f s", time.monotonic() - begun_s)
             while not (self._abandoned or self.parts.inbox.drained):
                 self.turn()
@@ -102,7 +106,7 @@ class Engine:
         self.parts.closing.check()
 
     def _wait_s(self) -> float:
-        if self.pipeline.wants_idle:
+        if self.pipeline.wants_idle or self._live.busy:
             return 0.0
         return TICK_S if self.pipeline.series is not None else QUIET_S
 

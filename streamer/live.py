@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -47,6 +47,8 @@ class Live:
         self._parts, self._denoised_wanted = parts, denoised_wanted
         self._bases: dict[int, Result] = {}
         self._maps: dict[str, NDArray[Any]] = {}
+        self._round: Iterator[Result] | None = None
+        self._round_s = 0.0
         self._changed = False
         self._next_maps_s = self._next_status_s = 0.0
         self._mark = _Mark(None, 0, time.monotonic())
@@ -57,6 +59,7 @@ class Live:
         """Begin a series."""
         self._bases.clear()
         self._maps.clear()
+        self._round = None
         self._messages = 0
 
     def fed(self, messages: int) -> None:
@@ -92,12 +95,23 @@ class Live:
     def work(self, pipeline: Pipeline, portrait: Portrait) -> None:
         """Publish maps and status where they are due."""
         now_s = time.monotonic()
-        if self._changed and now_s >= self._next_maps_s:
-            self._publish_maps(pipeline, portrait)
+        if self._round is None and self._changed and now_s >= self._next_maps_s:
+            self._changed, self._round, self._round_s = False, pipeline.maps(), 0.0
+            self._next_maps_s = now_s + MAPS_S
+        if self._round is not None:
+            # One at a time: spectra that come meanwhile do not wait for all of them.
+            if not self._publish_map(self._round, portrait):
+                self._round = None
+            self._round_s += time.monotonic() - now_s
             # Large maps come less often, so that making them never takes more than its share of the time.
-            self._next_maps_s = now_s + max(MAPS_S, (time.monotonic() - now_s) / MAPS_SHARE)
+            self._next_maps_s = max(self._next_maps_s, now_s + self._round_s / MAPS_SHARE)
         if now_s >= self._next_status_s:
             self.publish_status(pipeline.status(), portrait)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a round of maps has been begun and not finished."""
+        return self._round is not None
 
     def recovering(self, status: Mapping[str, Any], *, at_once: bool = False) -> None:
         """Publish the status of a recovery where it is due."""
@@ -107,8 +121,9 @@ class Live:
 
     def final(self, pipeline: Pipeline, portrait: Portrait) -> None:
         """Publish maps and status once more."""
-        if self._changed:
-            self._publish_maps(pipeline, portrait)
+        maps = pipeline.maps()
+        while self._publish_map(maps, portrait):
+            pass
         self.publish_status({**pipeline.status(), "state": "stopped"}, portrait)
 
     def publish_status(self, status: Mapping[str, Any], portrait: Portrait) -> None:
@@ -128,16 +143,20 @@ class Live:
         if not before:
             self._parts.metrics.spectra(received, processed)
 
-    def _publish_maps(self, pipeline: Pipeline, portrait: Portrait) -> None:
-        self._changed = False
+    def _publish_map(self, maps: Iterator[Result], portrait: Portrait) -> bool:
+        """Publish the next map if it differs from what was published of it last; False at the end."""
         with self._parts.timings.stage("maps"):
-            for result in map(own, pipeline.maps()):
-                array = next(iter(result.arrays.values()))
-                before = self._maps.get(result.topic)
-                if before is None or not _same(before, array):
-                    self._maps[result.topic] = array
-                    portrait.see(result)
-                    self._parts.outbox.put(Publish(result))
+            result = next(maps, None)
+            if result is None:
+                return False
+            result = own(result)
+            array = next(iter(result.arrays.values()))
+            before = self._maps.get(result.topic)
+            if before is None or not _same(before, array):
+                self._maps[result.topic] = array
+                portrait.see(result)
+                self._parts.outbox.put(Publish(result))
+            return True
 
     def _denoised(self, result: Result) -> list[Publish]:
         basis = self._bases.get(result.head["model"])

@@ -7,7 +7,7 @@ items is debugger, test and audit trail in one.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -298,9 +298,9 @@ class Pipeline:
             return Control("nack", request.id, request.val, {"boot": boot, "error": str(error)})
         return Control("ack", request.id, request.val, {**found.params, "boot": boot}, found.arrays)
 
-    def maps(self) -> list[Result]:
-        """Return all maps of the newest series."""
-        return views.maps(self._current) if self._current is not None else []
+    def maps(self) -> Iterator[Result]:
+        """Return all maps of the newest series, each made when it is asked for."""
+        return views.maps(self._current) if self._current is not None else iter(())
 
     def status(self) -> dict[str, Any]:
         """Return what the status says of the newest series, and of messages that belong to none."""

@@ -16,6 +16,7 @@ from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
 from streamer.events import AskReplay, Count, Event, Log, Publish
 from streamer.replays import ReplayPlan, allowed_endpoint
 from streamer.scan import Placed, Scan, groups, join
+from streamer.schedule import PromotionSchedule
 from streamer.wire import (
     AxisMap,
     Block,
@@ -32,8 +33,6 @@ from streamer.wire import (
 REPLAY_PATIENCE_NS = 10 * NS_PER_S
 STRAGGLER_NS = NS_PER_S // 2
 MOST_ANOMALIES = 8
-PROMOTE_SHARE = 8
-PROMOTE_LATEST_NS = 2 * NS_PER_S
 
 
 def model_axis(axis: AxisMap) -> Axis:
@@ -88,7 +87,7 @@ class Series:
         self._endpoint: str | None = None
         self._pending: list[Placed] = []
         self._last_arrival_ns = opened_ns
-        self._promoted_ns = opened_ns
+        self._schedule = PromotionSchedule(opened_ns)
         self._since_promotion = 0
         self._checked_rank = 0
         self._basis_version = 0
@@ -96,7 +95,6 @@ class Series:
         self._ending_ns: int | None = None
         self._exit_status = ""
         self.anomalies = 0
-        self.wants_background = False
 
     # What arrives
 
@@ -259,15 +257,9 @@ class Series:
         return Publish(Result("anomaly", head, {"spectrum": f4(raw), "expected": f4(expected)}))
 
     def _promote(self, t_ns: int) -> list[Event]:
-        # A model settles as it learns: later versions bring less, and each one holds up a few results.
-        pause_ns = min((t_ns - self.opened_ns) // PROMOTE_SHARE, PROMOTE_LATEST_NS)
-        due = t_ns - self._promoted_ns >= max(self.config.promote_s * NS_PER_S, pause_ns)
-        first = self.engine.basis is None or self.engine.basis.rank == 0
-        if not self._since_promotion or not (due or first):
+        if not self._since_promotion or not self._schedule.is_due(self.engine, t_ns, self.config.promote_s):
             return []
-        self._promoted_ns = t_ns
-        basis = self.engine.promote()
-        self.wants_background |= basis is not None
+        self.engine.promote()
         enough = max(64, self.scan.n_positions // 50)
         events = self._new_basis()
         if self._since_promotion >= enough:
@@ -275,9 +267,14 @@ class Series:
             events += self._decide(t_ns)
         return events
 
+    @property
+    def wants_background(self) -> bool:
+        """Whether idle time could be used."""
+        return self.engine.wants_background
+
     def background(self) -> None:
-        """Do one bounded piece of exact re-projection."""
-        self.wants_background = self.engine.background()
+        """Use idle time: do one piece of what the model has to do besides."""
+        self.engine.background()
 
     def configure(self, config: PipelineConfig) -> None:
         """Take changed settings."""

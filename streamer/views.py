@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,28 +24,38 @@ class Found:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def map_arrays(series: Series) -> dict[str, NDArray[np.float32]]:
-    """Return every map of a series by its name without ``map/``, over nav_shape, NaN where nothing was measured."""
+def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Every map (P,) or (P, K) of a series, each made when it is asked for."""
     engine = series.engine
-    measured = engine.visits > 0
-    flat: dict[str, NDArray[Any]] = {
-        "counts": np.where(measured, engine.totals, np.nan),
-        "scores": engine.scores,
-        "anomaly": engine.anomaly,
-        "dwell": np.where(measured, series.dwell_s, np.nan),
-        "quality": _quality(series, measured),
-    }
-    for label, (lo, hi) in series.config.windows.items():
+    yield "counts", _where_measured(series, engine.totals)
+    yield "scores", engine.scores
+    yield "anomaly", engine.anomaly
+    yield "dwell", _where_measured(series, series.dwell_s)
+    yield "quality", _quality(series)
+    for label, (lo, hi) in list(series.config.windows.items()):
         channels = series.axis.channel_range(lo, hi)
         if channels[0] < channels[1]:
-            flat[f"window/{label}"], flat[f"raw/{label}"] = engine.window(channels)
+            denoised, raw = engine.window(channels)
+            yield f"window/{label}", denoised
+            yield f"raw/{label}", raw
+
+
+def _shaped(series: Series) -> Iterator[tuple[str, NDArray[np.float32]]]:
     shape = tuple(series.header.nav_shape)
-    return {name: f4(a).reshape(shape + a.shape[1:]) for name, a in flat.items()}
+    return ((name, f4(flat).reshape(shape + flat.shape[1:])) for name, flat in _each(series))
 
 
-def _quality(series: Series, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
-    quality = np.where(series.engine.exact, QUALITY_EXACT, QUALITY_ROTATED)
-    quality = np.where(measured, quality, np.nan)
+def map_arrays(series: Series) -> dict[str, NDArray[np.float32]]:
+    """Return every map of a series by its name without ``map/``, over nav_shape, NaN where nothing was measured."""
+    return dict(_shaped(series))
+
+
+def _where_measured(series: Series, values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.where(series.engine.visits > 0, values, np.nan)
+
+
+def _quality(series: Series) -> NDArray[np.float64]:
+    quality = _where_measured(series, np.where(series.engine.exact, QUALITY_EXACT, QUALITY_ROTATED))
     quality[series.scan.lost_positions()] = QUALITY_LOST
     return quality
 
@@ -54,10 +64,10 @@ def _model(series: Series) -> int:
     return series.engine.basis.version if series.engine.basis is not None else 0
 
 
-def maps(series: Series) -> list[Result]:
-    """Return every map as it is published."""
-    head = {"series": series.name, "model": _model(series)}
-    return [Result(f"map/{name}", head, {name: array}) for name, array in map_arrays(series).items()]
+def maps(series: Series) -> Iterator[Result]:
+    """Return every map as it is published; each is made when it is asked for, by the model of then."""
+    for name, array in _shaped(series):
+        yield Result(f"map/{name}", {"series": series.name, "model": _model(series)}, {name: array})
 
 
 def idle_status(rejected: Mapping[str, int]) -> dict[str, Any]:

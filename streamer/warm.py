@@ -58,7 +58,8 @@ def warm_up(in_a_hurry: Callable[[], bool] = lambda: False) -> None:
                 continue
             pipeline.feed(Tick(t_ns))
             pipeline.feed(Idle(t_ns))
-        pipeline.maps()
+        for _ in pipeline.maps():
+            pass
 
 
 def _scan(kind: str, mean: float) -> Iterator[list[Part]]:

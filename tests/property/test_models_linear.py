@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from models.linear import LinearConfig, LinearEngine
+from models.linear import LinearEngine
+from models.linear_config import LinearConfig
 
 P, D = 12, 24
 block = st.tuples(

@@ -8,7 +8,8 @@ from scipy import sparse
 
 from models.axis import Axis
 from models.base import Basis
-from models.linear import LinearConfig, LinearEngine
+from models.linear import LinearEngine
+from models.linear_config import LinearConfig
 from models.noise import POISSON, NoiseModel
 from tests.unit.models.scenes import Scene, batch_pca_errors, eds_scene, peak, weighted_error
 

@@ -1,0 +1,41 @@
+"""Settings of the linear engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Settings of the linear engine.
+
+    Attributes
+    ----------
+    max_rank : int
+        Most components that are published; 8 more are tracked.
+    batch, min_batch : int
+        Spectra that one update of the model takes where there is no idle time, and the fewest that idle time is used
+        for.
+    anomaly_threshold : float
+        Anomaly score above which a spectrum is flagged; 10 to 11 is a false-alarm rate of about 2e-4.
+    novelty_threshold : float
+        Score from which on a flagged position gets an eigenspectrum of its own; higher, so that chance makes none.
+    novelty_min : int
+        Fewer like spectra than this are a novelty to report, not structure to learn.
+    store_limit_bytes : int
+        Memory for accumulated counts.
+    bright_clip : float
+        Spectra with more than this many times the typical exposure have their weight in the fit clipped.
+    move_tolerance : float
+        Variance (noise is 1) outside the published span from which on a component counts as moved.
+    """
+
+    max_rank: int = 24
+    batch: int = 1024
+    min_batch: int = 32
+    anomaly_threshold: float = 10.6
+    novelty_threshold: float = 14.0
+    novelty_min: int = 10
+    store_limit_bytes: int = 4 << 30
+    bright_clip: float = 8.0
+    move_tolerance: float = 0.1
