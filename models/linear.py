@@ -24,7 +24,7 @@ from models.visits import Visits, last_of_each, read_visits
 
 FLAG_ANOMALOUS = 1
 _CHUNK_VALUES = 60_000
-_SAMPLE = 8192
+_SAMPLE = 4096
 _MAX_NOVELTIES = 16
 _MAX_REFITS = 4
 
@@ -68,6 +68,8 @@ class LinearEngine:
         axis: Axis | None = None,
     ) -> None:
         self.config = config or LinearConfig()
+        self.revision = 0
+        """Rises whenever positions get other scores for the same counts."""
         width = (axis or Axis("channel", "", n_channels)).peak_width_channels()
         self._windows = ScanWindows.for_peaks(n_channels, width)
         self._learner = Learner(n_channels, self.config, noise, width)
@@ -113,7 +115,11 @@ class LinearEngine:
     @property
     def scores(self) -> Float32:
         """Published scores of all positions (P, K), NaN where nothing was measured."""
-        return self._map.scores(np.arange(self.n_positions))
+        return self.scores_at(np.arange(self.n_positions))
+
+    def scores_at(self, index: NDArray[Any]) -> Float32:
+        """Published scores of positions (n, K), NaN where nothing was measured."""
+        return self._map.scores(index)
 
     @property
     def relative_error(self) -> Float32:
@@ -223,6 +229,7 @@ class LinearEngine:
             version, state, self._map.raw(sample), exposure, self._map.measured.size, self._windows, self.noise
         )
         self._map.published = published
+        self.revision += 1
         if old is not None:
             self._angle = subspace_angle_deg(old, published)
         self._held.settle()
@@ -337,9 +344,12 @@ class LinearEngine:
         self._held.replace(stored[novel], window[novel])
         self._held.release_crowds()
 
-    def window(self, channels: tuple[int, int]) -> tuple[Float32, Float32]:
-        """Denoised and raw counts (P,) in a half-open channel range, NaN where nothing was measured."""
-        return self._map.window(*channels)
+    def window(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> tuple[Float32, Float32]:
+        """Denoised and raw counts (n,) of positions (all, if not given) in a half-open channel range.
+
+        NaN where nothing was measured.
+        """
+        return self._map.window(np.arange(self.n_positions) if index is None else index, *channels)
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D) of positions, counts."""

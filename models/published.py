@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from models.anomaly import ScanTest, ScanWindows
@@ -82,8 +84,7 @@ class Published:
         if state.vectors.shape[1] != self.basis.rank or not self.basis.rank:
             return 90.0
         mine = orthonormal(state.scaling.merge(self.eigenspectra.T))
-        outside = state.vectors - mine @ (mine.T @ state.vectors)
-        return float(np.degrees(np.arcsin(np.clip(np.linalg.norm(outside, 2), 0.0, 1.0))))
+        return _angle_deg(mine, state.vectors)
 
 
 def publish(
@@ -126,5 +127,11 @@ def subspace_angle_deg(old: Published, new: Published) -> float:
         return 90.0
     # The sine of the angle, from what the smaller one leaves outside the larger, is accurate also for small angles.
     small, large = (a, b) if a.shape[1] <= b.shape[1] else (b, a)
+    return _angle_deg(large, small)
+
+
+def _angle_deg(large: NDArray[Any], small: NDArray[Any]) -> float:
+    """Largest angle between a column of `small` and the span of `large`, both orthonormal."""
     outside = small - large @ (large.T @ small)
-    return float(np.degrees(np.arcsin(np.clip(np.linalg.norm(outside, 2), 0.0, 1.0))))
+    largest = np.linalg.eigvalsh((outside.T @ outside).astype(np.float64))[-1]
+    return float(np.degrees(np.arcsin(np.sqrt(np.clip(largest, 0.0, 1.0)))))

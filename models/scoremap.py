@@ -126,18 +126,18 @@ class ScoreMap:
         self._set(index, self.published.project(counts))
         return counts
 
-    def window(self, lo: int, hi: int) -> tuple[Float32, Float32]:
-        """Denoised and raw counts (P,) in channels lo to hi, NaN where not measured (raw: or not stored)."""
-        raw = np.full(self.n_positions, np.nan, dtype=np.float32)
+    def window(self, index: NDArray[Any], lo: int, hi: int) -> tuple[Float32, Float32]:
+        """Denoised and raw counts (n,) of positions in channels lo to hi, NaN where not measured (raw: or stored)."""
+        raw = np.full(index.size, np.nan, dtype=np.float32)
         denoised = raw.copy()
-        measured = self.measured
+        measured = np.flatnonzero(self.visits[index])
         if self.published is None or not measured.size:
             return denoised, raw
-        stored = measured[self.store.complete(measured)]
-        raw[stored] = self.store.window_sums(stored, lo, hi)
+        stored = measured[self.store.complete(index[measured])]
+        raw[stored] = self.store.window_sums(index[stored], lo, hi)
         basis = self.basis()
         weights = basis.eigenspectra[:, lo:hi].sum(axis=1, dtype=np.float64)
-        denoised[measured] = self.scores(measured) @ weights + basis.mean[lo:hi].sum(dtype=np.float64)
+        denoised[measured] = self.scores(index[measured]) @ weights + basis.mean[lo:hi].sum(dtype=np.float64)
         return denoised, raw
 
     def basis(self) -> Basis:

@@ -144,8 +144,14 @@ class CountStore:
         """Counts in channels lo to hi (half-open) at positions, (n,)."""
         out = np.empty(index.size)
         for first in range(0, index.size, 4096):
-            part = self.rows(index[first : first + 4096])
-            out[first : first + 4096] = np.asarray(part[:, lo:hi].sum(axis=1)).ravel()
+            part = self._log.rows(self._head[index[first : first + 4096]])
+            inside = (part.indices >= lo) & (part.indices < hi)
+            summed = np.concatenate([[0.0], np.cumsum(part.data * inside, dtype=np.float64)])
+            out[first : first + 4096] = np.diff(summed[part.indptr])
+        for number, rows in _by_block(index):
+            block = self._blocks[number]
+            if block is not None:
+                out[rows] += block[index[rows] % _BLOCK, lo:hi].sum(axis=1, dtype=np.float64)
         return out
 
 

@@ -47,7 +47,7 @@ class Live:
         self._parts, self._denoised_wanted = parts, denoised_wanted
         self._bases: dict[int, Result] = {}
         self._maps: dict[str, NDArray[Any]] = {}
-        self._round: Iterator[Result] | None = None
+        self._round: Iterator[Result | None] | None = None
         self._round_s = 0.0
         self._changed = False
         self._next_maps_s = self._next_status_s = 0.0
@@ -96,10 +96,10 @@ class Live:
         """Publish maps and status where they are due."""
         now_s = time.monotonic()
         if self._round is None and self._changed and now_s >= self._next_maps_s:
-            self._changed, self._round, self._round_s = False, pipeline.maps(), 0.0
+            self._changed, self._round, self._round_s = False, pipeline.map_round(), 0.0
             self._next_maps_s = now_s + MAPS_S
         if self._round is not None:
-            # One at a time: spectra that come meanwhile do not wait for all of them.
+            # A piece at a time: spectra that come meanwhile do not wait for all of them.
             if not self._publish_map(self._round, portrait):
                 self._round = None
             self._round_s += time.monotonic() - now_s
@@ -121,7 +121,7 @@ class Live:
 
     def final(self, pipeline: Pipeline, portrait: Portrait) -> None:
         """Publish maps and status once more."""
-        maps = pipeline.maps()
+        maps = pipeline.map_round()
         while self._publish_map(maps, portrait):
             pass
         self.publish_status({**pipeline.status(), "state": "stopped"}, portrait)
@@ -143,13 +143,16 @@ class Live:
         if not before:
             self._parts.metrics.spectra(received, processed)
 
-    def _publish_map(self, maps: Iterator[Result], portrait: Portrait) -> bool:
-        """Publish the next map if it differs from what was published of it last; False at the end."""
+    def _publish_map(self, maps: Iterator[Result | None], portrait: Portrait) -> bool:
+        """Go on with a round: publish the next map if it differs from what was published of it; False at the end."""
         with self._parts.timings.stage("maps"):
-            result = next(maps, None)
-            if result is None:
+            try:
+                made = next(maps)
+            except StopIteration:
                 return False
-            result = own(result)
+            if made is None:
+                return True
+            result = own(made)
             array = next(iter(result.arrays.values()))
             before = self._maps.get(result.topic)
             if before is None or not _same(before, array):

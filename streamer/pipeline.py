@@ -247,7 +247,7 @@ class Pipeline:
         if len(self._closed) > REMEMBERED:
             del self._closed[next(iter(self._closed))]
         events += final
-        events += [Publish(result) for result in views.maps(current)]
+        events += [Publish(result) for result in views.map_round(current) if result is not None]
         events += [current.series_event("end", books), SeriesClosed(current.name, books)]
         return events + self._next_series()
 
@@ -298,9 +298,13 @@ class Pipeline:
             return Control("nack", request.id, request.val, {"boot": boot, "error": str(error)})
         return Control("ack", request.id, request.val, {**found.params, "boot": boot}, found.arrays)
 
-    def maps(self) -> Iterator[Result]:
-        """Return all maps of the newest series, each made when it is asked for."""
-        return views.maps(self._current) if self._current is not None else iter(())
+    def map_round(self) -> Iterator[Result | None]:
+        """Return all maps of the newest series one by one; None wherever items may be fed before the next."""
+        return views.map_round(self._current) if self._current is not None else iter(())
+
+    def maps(self) -> list[Result]:
+        """Return all maps of the newest series."""
+        return [result for result in self.map_round() if result is not None]
 
     def status(self) -> dict[str, Any]:
         """Return what the status says of the newest series, and of messages that belong to none."""

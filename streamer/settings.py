@@ -113,7 +113,7 @@ class ThreadsSection(Section):
 
     blas: AtLeastOne = Field(1, description="threads of the linear algebra library")
     switch_interval_s: Annotated[float, Field(gt=0, le=0.1)] = Field(
-        0.0005, description="longest time a Python thread keeps the interpreter, seconds"
+        0.0001, description="longest time a Python thread keeps the interpreter, seconds"
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from streamer.requests import RequestError
 from streamer.series import Series
 from streamer.wire import Result, f4
 
+PIECE = 4096
+"""Positions of a map that are made at a time, in a millisecond or so."""
 QUALITY_EXACT, QUALITY_ROTATED, QUALITY_LOST = 1.0, 0.5, 0.0
 
 
@@ -24,30 +27,46 @@ class Found:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Every map (P,) or (P, K) of a series, each made when it is asked for."""
+def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
+    """Every map (P,) or (P, K) of a series by name; None wherever something else may be done first."""
     engine = series.engine
     yield "counts", _where_measured(series, engine.totals)
-    yield "scores", engine.scores
+    yield from _in_pieces(series, ["scores"], lambda index: [engine.scores_at(index)])
     yield "anomaly", engine.anomaly
     yield "dwell", _where_measured(series, series.dwell_s)
     yield "quality", _quality(series)
     for label, (lo, hi) in list(series.config.windows.items()):
         channels = series.axis.channel_range(lo, hi)
         if channels[0] < channels[1]:
-            denoised, raw = engine.window(channels)
-            yield f"window/{label}", denoised
-            yield f"raw/{label}", raw
+            names = [f"window/{label}", f"raw/{label}"]
+            yield from _in_pieces(series, names, partial(engine.window, channels))
 
 
-def _shaped(series: Series) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _in_pieces(
+    series: Series, names: Sequence[str], made: Callable[[NDArray[np.int64]], Sequence[NDArray[Any]]]
+) -> Iterator[tuple[str, NDArray[Any]] | None]:
+    """Maps made of some positions at a time, all by one model: begun again where it changes in between."""
+    parts: list[Sequence[NDArray[Any]]] = []
+    revision, n = series.engine.revision, series.scan.n_positions
+    while len(parts) * PIECE < n:
+        first = len(parts) * PIECE
+        parts.append(made(np.arange(first, min(first + PIECE, n))))
+        if first + PIECE < n:
+            yield None
+        if series.engine.revision != revision:
+            revision, parts = series.engine.revision, []
+    yield from zip(names, (np.concatenate(column) for column in zip(*parts, strict=True)), strict=True)
+
+
+def _shaped(series: Series) -> Iterator[tuple[str, NDArray[np.float32]] | None]:
     shape = tuple(series.header.nav_shape)
-    return ((name, f4(flat).reshape(shape + flat.shape[1:])) for name, flat in _each(series))
+    for found in _each(series):
+        yield None if found is None else (found[0], f4(found[1]).reshape(shape + found[1].shape[1:]))
 
 
 def map_arrays(series: Series) -> dict[str, NDArray[np.float32]]:
     """Return every map of a series by its name without ``map/``, over nav_shape, NaN where nothing was measured."""
-    return dict(_shaped(series))
+    return dict(found for found in _shaped(series) if found is not None)
 
 
 def _where_measured(series: Series, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -64,10 +83,13 @@ def _model(series: Series) -> int:
     return series.engine.basis.version if series.engine.basis is not None else 0
 
 
-def maps(series: Series) -> Iterator[Result]:
-    """Return every map as it is published; each is made when it is asked for, by the model of then."""
-    for name, array in _shaped(series):
-        yield Result(f"map/{name}", {"series": series.name, "model": _model(series)}, {name: array})
+def map_round(series: Series) -> Iterator[Result | None]:
+    """Return every map as it is published, each made when it is asked for; None where other things may come first."""
+    for found in _shaped(series):
+        if found is None:
+            yield None
+        else:
+            yield Result(f"map/{found[0]}", {"series": series.name, "model": _model(series)}, dict([found]))
 
 
 def idle_status(rejected: Mapping[str, int]) -> dict[str, Any]:

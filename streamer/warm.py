@@ -58,8 +58,7 @@ def warm_up(in_a_hurry: Callable[[], bool] = lambda: False) -> None:
                 continue
             pipeline.feed(Tick(t_ns))
             pipeline.feed(Idle(t_ns))
-        for _ in pipeline.maps():
-            pass
+        pipeline.maps()
 
 
 def _scan(kind: str, mean: float) -> Iterator[list[Part]]:

@@ -195,7 +195,7 @@ class TestFailure:
             instrument, listener = others.instrument(daemon), others.listener(daemon, "result")
             instrument.send(*scene.messages()[:5])
             listener.until("result")
-            daemon.service.engine.pipeline.maps = lambda: iter([1 // 0])  # type: ignore[method-assign,list-item]
+            daemon.service.engine.pipeline.map_round = lambda: iter([1 // 0])  # type: ignore[method-assign,list-item]
             instrument.send(*scene.messages()[5:9])
 
         with pytest.raises(ZeroDivisionError):

@@ -1,0 +1,53 @@
+"""Maps that are made in pieces, while the scan goes on, are each of one model."""
+
+import numpy as np
+import pytest
+
+from streamer import views
+from streamer.config import PipelineConfig
+from streamer.pipeline import Pipeline
+from streamer.wire.items import Arrived, Tick
+from tests.unit.streamer.scene import HOST, MS, Scene
+
+
+def test_a_map_begun_before_a_new_model_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "PIECE", 50)
+    config = PipelineConfig(windows={"line": (0.4, 0.6)})
+    pipeline = Pipeline(config)
+    messages = Scene(passes=3).messages()
+    versions, rounds, at = set(), 0, 0
+    pieces = pipeline.map_round()
+    for at, parts in enumerate(messages[:-1]):
+        pipeline.feed(Arrived(at * 300 * MS, parts, HOST))
+        pipeline.feed(Tick(at * 300 * MS))
+        for _ in range(3):
+            try:
+                found = next(pieces)
+            except StopIteration:
+                rounds += 1
+                pieces = pipeline.map_round()
+                continue
+            if found is None or found.topic not in {"map/scores", "map/window/line"}:
+                continue
+            whole = next(r for r in pipeline.maps() if r.topic == found.topic)
+            assert found.head["model"] == whole.head["model"]
+            name = found.topic.removeprefix("map/")
+            assert found.arrays[name].shape == whole.arrays[name].shape
+            versions.add(found.head["model"])
+    assert rounds >= 2
+    assert len(versions) >= 2
+
+
+def test_pieces_make_the_same_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(PipelineConfig(windows={"line": (0.4, 0.6)}))
+    for at, parts in enumerate(Scene().messages()[:-1]):
+        pipeline.feed(Arrived(at * 300 * MS, parts, HOST))
+        pipeline.feed(Tick(at * 300 * MS))
+    whole = pipeline.maps()
+    monkeypatch.setattr(views, "PIECE", 50)
+    pieces = list(pipeline.map_round())
+    assert pieces.count(None) == 2 * (-(-192 // 50) - 1)
+    made = [piece for piece in pieces if piece is not None]
+    assert [r.topic for r in made] == [r.topic for r in whole]
+    for a, b in zip(made, whole, strict=True):
+        np.testing.assert_array_equal(next(iter(a.arrays.values())), next(iter(b.arrays.values())))
