@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from models.shrink import ScoreShrinkage
 
 Positions = NDArray[np.int64]
 _CARRIER = 20.0
-_MANY = 256
 
 
 class HeldBack:
@@ -136,14 +136,22 @@ class NoveltySpectra:
     def of(self, index: NDArray[Any]) -> Float32:
         """Scores (n, G) of positions, 0 outside the group."""
         out = np.zeros((len(index), len(self.groups)), dtype=np.float32)
-        rows: slice | Positions = slice(None)
-        if self.groups and len(index) > _MANY:
-            # Members are few: a whole map is looked through once, not once for each group.
-            rows = np.flatnonzero(np.isin(index, np.concatenate(self.groups)))
-        for column, (positions, scores) in enumerate(zip(self.groups, self.scores, strict=True)):
-            at = np.minimum(np.searchsorted(positions, index[rows]), positions.size - 1)
-            out[rows, column] = np.where(positions[at] == index[rows], scores[at], 0.0)
+        positions, column, score = self._members
+        if positions.size:
+            at = np.minimum(np.searchsorted(positions, index), positions.size - 1)
+            rows = np.flatnonzero(positions[at] == index)
+            out[rows, column[at[rows]]] = score[at[rows]]
         return out
+
+    @cached_property
+    def _members(self) -> tuple[Positions, NDArray[np.intp], Float32]:
+        """Positions of all groups, rising, with group number and score; a position is in one group."""
+        if not self.groups:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.float32)
+        positions, score = np.concatenate(self.groups), np.concatenate(self.scores)
+        column = np.repeat(np.arange(len(self.groups)), [group.size for group in self.groups])
+        order = np.argsort(positions, kind="stable")
+        return positions[order], column[order], score[order]
 
 
 def pooled_residual(residual: Float32, exposure: float, weight: Float64, width: int) -> tuple[Float32, Float32]:

@@ -35,6 +35,7 @@ class ScoreMap:
         self._turns = Turns(n_positions)
         self._measured: NDArray[np.int64] | None = None
         self._n_columns = 0
+        self._basis: tuple[Published, NoveltySpectra, Basis] | None = None
         self._cursor = n_positions
 
     @property
@@ -144,7 +145,12 @@ class ScoreMap:
         """The published basis with the novelty groups behind the components."""
         if self.published is None:
             raise ValueError("nothing was published yet")
-        return self.published.with_novelties(self.novelties.eigenspectra)
+        made = self._basis
+        if made is None or made[0] is not self.published or made[1] is not self.novelties:
+            # Asked for with every batch, and only new with a new version.
+            basis = self.published.with_novelties(self.novelties.eigenspectra)
+            made = self._basis = self.published, self.novelties, basis
+        return made[2]
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D), NaN where nothing was measured."""
