@@ -123,8 +123,8 @@ class Drained:
         The ``series`` message of the end; empty for a bare receiver.
     n_results : int
         Spectra in ``result`` messages.
-    result_s, end_s : float
-        When the last result and the end came (monotonic).
+    end_s : float
+        When the end came (monotonic).
     topics, missing : dict
         Messages by topic, and by topic those that `seq` says were lost on the way here.
     status : dict
@@ -133,7 +133,6 @@ class Drained:
 
     end: dict[str, Any]
     n_results: int
-    result_s: float
     end_s: float
     topics: dict[str, int]
     missing: dict[str, int]
@@ -141,7 +140,7 @@ class Drained:
 
 
 def _send(pipe: Connection, url: str) -> None:
-    """Process: bind a PUSH, prepare a stream when asked, then send it all at the word go."""
+    """Process: bind a PUSH, prepare a stream when asked, send its spectra at a first word and its end at a second."""
     bench = Bench()
     push = bench.socket(zmq.PUSH)
     push.setsockopt(zmq.SNDHWM, _QUEUED)
@@ -156,9 +155,9 @@ def _send(pipe: Connection, url: str) -> None:
         first_s = time.monotonic()
         for message in messages:
             push.send_multipart(message, copy=False)
-        last_s = time.monotonic()
+        pipe.send(Sent(stream.n_spectra, n_counts, nbytes, first_s, time.monotonic()))
+        pipe.recv()
         push.send_multipart(stream.end())
-        pipe.send(Sent(stream.n_spectra, n_counts, nbytes, first_s, last_s))
     push.close(linger=1000)
     bench.close()
 
@@ -175,8 +174,7 @@ def _receive(pipe: Connection, url: str) -> None:
         if head["htype"] == "series_end":
             break
         n += head["shape"][0] if "shape" in head else 0
-    now_s = time.monotonic()
-    pipe.send(Drained({}, n, now_s, now_s, {}, {}, {}))
+    pipe.send(Drained({}, n, time.monotonic(), {}, {}, {}))
     bench.close()
 
 
@@ -188,30 +186,33 @@ def _drain(pipe: Connection, url: str) -> None:
     for topic in ("result", "map/", "basis", "status", "series", "anomaly", "decision"):
         results.subscribe(topic)
     results.connect(url)
-    while (series := pipe.recv()) is not None:
-        pipe.send(_drained(results, series))
+    while (stream := pipe.recv()) is not None:
+        pipe.send(_drained(results, stream, pipe))
     bench.close()
 
 
-def _drained(results: zmq.Socket[Any], series: str) -> Drained:
+def _drained(results: zmq.Socket[Any], stream: Stream, pipe: Connection) -> Drained:
+    """Read until the series has ended; say when every spectrum has had its result."""
     topics: Counter[str] = Counter()
     missing: Counter[str] = Counter()
     last: dict[str, int] = {}
-    n_results, result_s, status = 0, 0.0, {}
+    n_results, status = 0, {}
     while True:
         topic, head = results.recv_multipart(copy=False)[:2]
         name, read = topic.bytes.decode(), msgpack.unpackb(head.buffer)
-        if read["seq"] <= last.get(name, -1) or read["series"] != series:
+        if read["seq"] <= last.get(name, -1) or read["series"] != stream.name:
             continue
         topics[name] += 1
         missing[name] += read["seq"] - last.get(name, read["seq"] - 1) - 1
         last[name] = read["seq"]
         if name == "result":
-            n_results, result_s = n_results + read["arrays"][0]["shape"][0], time.monotonic()
+            before, n_results = n_results, n_results + read["arrays"][0]["shape"][0]
+            if before < stream.n_spectra <= n_results:
+                pipe.send(time.monotonic())
         elif name == "status" and read["processed"]:
             status = read
         elif name == "series" and read["event"] == "end":
-            return Drained(read, n_results, result_s, time.monotonic(), dict(topics), dict(+missing), status)
+            return Drained(read, n_results, time.monotonic(), dict(topics), dict(+missing), status)
 
 
 @contextmanager
@@ -230,7 +231,7 @@ def process(target: Any, url: str) -> Iterator[Connection]:
 
 
 def sender(url: str) -> Any:
-    """Return a context with a sender process: send it a `Stream`, get its bytes, send anything to go, get a `Sent`."""
+    """Return a context with a sender process: give it a `Stream`, get its bytes, say go, get a `Sent`, say end."""
     return process(_send, url)
 
 
@@ -240,5 +241,5 @@ def receiver(url: str) -> Any:
 
 
 def drain(url: str) -> Any:
-    """Return a context with a subscriber process: send it a series' name, get a `Drained` at its end."""
+    """Return a context with a subscriber process: give it a `Stream`, get when it has all results, then a `Drained`."""
     return process(_drain, url)

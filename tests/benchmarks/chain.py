@@ -1,12 +1,12 @@
 """The whole chain through the default daemon as a process, beside scikit-learn's model update alone.
 
-`python -m tests.benchmarks.chain [--check] [--quick] [--only NAME] [--profile FILE]`. ZeroMQ in, update, project, anomaly
-score, maps, results out; 2,048 channels, blocks of 256. The sender is a process of its own that has prepared all its
-messages, no spectrum twice; PUSH to PULL, so that the daemon is fed as fast as it takes and nothing is lost; another
-process subscribes to all results. The rate is that from the first message sent to the last result received, after a
-series of the same kind has compiled and warmed everything, and over at least 10 s. The reference,
+`python -m tests.benchmarks.chain [--check] [--quick] [--only CASE] [--profile FILE]`. ZeroMQ in, update, project,
+anomaly score, maps, results out; 2,048 channels, blocks of 256. The sender is a process of its own that has prepared
+all its messages, no spectrum twice; PUSH to PULL, so that the daemon is fed as fast as it takes and nothing is lost;
+another process subscribes to all results. The rate is that from the first message sent to the last result received,
+over at least 10 s, after series of the same kind have compiled and warmed everything. The reference,
 IncrementalPCA.partial_fit in float64, is timed before the daemon starts, with one BLAS thread and with as many as there
-are cores, and the faster counts. `--profile` writes the stacks that py-spy sees in another run and prints their tops.
+are cores, and the faster counts. `--profile` writes the stacks that py-spy sees in a further run and prints their tops.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ from tests.system.outsider import Asker, Bench, Daemon, daemon, free_port
 K, BATCH = 16, 256
 AT_LEAST_S, MARGIN = 10.0, 1.25
 MOST_BYTES = 6 << 30
+PATIENCE_S = 120.0
+SPY_STARTS_S = 3.0
 _STAGE = re.compile(r'scanwise_stage_seconds_(sum|count)\{stage="(\w+)"\} (\S+)')
 
 
@@ -92,8 +95,9 @@ def bare_rate(stream: Stream) -> float:
         time.sleep(0.5)
         source.send("go")
         sent: Sent = source.recv()
+        source.send("end")
         got: Drained = sink.recv()
-    return got.n_results / (got.result_s - sent.first_s)
+    return got.n_results / (got.end_s - sent.first_s)
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,14 @@ class Run:
     """One series through the daemon."""
 
     sent: Sent
+    result_s: float
     drained: Drained
     stages_s: dict[str, float]
 
     @property
     def seconds(self) -> float:
         """From the first message sent to the last result received."""
-        return self.drained.result_s - self.sent.first_s
+        return self.result_s - self.sent.first_s
 
     @property
     def rate(self) -> float:
@@ -135,16 +140,34 @@ class Chain:
     def __init__(self, server: Daemon, metrics: str, source: Any, results: Any) -> None:
         self.server, self._metrics, self._source, self._results = server, metrics, source, results
 
-    def run(self, stream: Stream) -> Run:
-        """Send one series and wait for its end."""
+    def run(self, stream: Stream, profile: Path | None = None) -> Run:
+        """Send one series and wait for its end; where the time of its spectra goes is written to `profile`."""
         self._source.send(stream)
         self._source.recv()
-        self._results.send(stream.name)
+        self._results.send(stream)
         before = stages(self._metrics)
-        self._source.send("go")
-        sent, drained = self._source.recv(), self._results.recv()
+        with self._profiled(profile):
+            self._source.send("go")
+            sent = self._source.recv()
+            if not self._results.poll(PATIENCE_S):
+                raise TimeoutError(f"{stream.name}: not all results came within {PATIENCE_S} s of the last spectrum")
+            result_s = self._results.recv()
         after = stages(self._metrics)
-        return Run(sent, drained, {name: s - before.get(name, 0.0) for name, s in after.items()})
+        self._source.send("end")
+        return Run(sent, result_s, self._results.recv(), {name: s - before.get(name, 0.0) for name, s in after.items()})
+
+    @contextmanager
+    def _profiled(self, file: Path | None) -> Iterator[None]:
+        if file is None:
+            yield
+            return
+        assert self.server.process is not None
+        command = ["py-spy", "record", "--pid", str(self.server.process.pid), "--format", "raw", "--threads"]
+        command += ["--rate", "200", "--duration", "600", "--nonblocking", "--output", str(file)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as spy:
+            time.sleep(SPY_STARTS_S)
+            yield
+            spy.send_signal(signal.SIGINT)
 
 
 @contextmanager
@@ -176,19 +199,9 @@ def timed(case: Case, seconds: float, profile: Path | None = None) -> Run:
     """Warm up with a short series, then time one that is long enough."""
     with chain() as through:
         short = through.run(replace(case.stream, name=f"{case.stream.name}-first"))
-        warm = through.run(long_enough(case, short.rate, 3.0))
+        warm = through.run(replace(case.stream, name=f"{case.stream.name}-second"))
         stream = long_enough(case, max(short.rate, warm.rate), seconds * MARGIN)
-        stream = replace(stream, name=f"{case.stream.name}-last")
-        if profile is None:
-            return through.run(stream)
-        assert through.server.process is not None
-        command = ["py-spy", "record", "--pid", str(through.server.process.pid), "--format", "raw", "--threads"]
-        command += ["--rate", "200", "--duration", "600", "--output", str(profile), "--nonblocking"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as spy:
-            run = through.run(stream)
-            spy.send_signal(2)
-            spy.wait(30)
-        return run
+        return through.run(stream, profile)
 
 
 def tops(folded: str, most: int = 25) -> list[str]:
@@ -213,16 +226,23 @@ def show(name: str, case: Case, run: Run, base_s: float, bare: float) -> bool:
     met = ratio >= case.target and run.balanced
     aim = f"(>= {case.target:g})" if case.target else ""
     print(f"{name:10s} {run.rate:9,.0f} spectra/s {ratio:6.1f}x {aim:8s} {'' if met else 'MISSED'}")
-    print(f"   {run.sent.n_spectra:,} spectra in {run.seconds:.1f} s, {1e6 / run.rate:.1f} us each"
-          f"{'' if held else ' (SHORT)'}; {events / 1e6:.2f} M counts/s; {run.sent.nbytes / run.seconds / 1e6:.0f} MB/s")
+    print(
+        f"   {run.sent.n_spectra:,} spectra in {run.seconds:.1f} s, {1e6 / run.rate:.1f} us each"
+        f"{'' if held else ' (SHORT)'}; {events / 1e6:.2f} M counts/s; {run.sent.nbytes / run.seconds / 1e6:.0f} MB/s"
+    )
     print(f"   bare ZeroMQ receive {bare:,.0f} spectra/s: the daemon runs at {run.rate / bare:.3f} of it")
     shares = sorted(run.stages_s.items(), key=lambda s: -s[1])
     print("   stages, % of the time: " + ", ".join(f"{k} {100 * s / run.seconds:.1f}" for k, s in shares if s > 0.005))
     books, status = run.drained.end, run.drained.status
-    print(f"   books: {books['n_sent']:,} sent = {books['processed']:,} processed + {sum(books['lost'].values())} lost;"
-          f" results of {run.drained.n_results:,}, lost on the way to the subscriber: {run.drained.missing or 'none'}")
-    print(f"   rank {status.get('rank')}, update {status.get('update')}, versions {books['model']}, end of series"
-          f" {run.drained.end_s - run.drained.result_s:.1f} s after the last result", flush=True)
+    print(
+        f"   books: {books['n_sent']:,} sent = {books['processed']:,} processed + {sum(books['lost'].values())} lost;"
+        f" results of {run.drained.n_results:,}, lost on the way to the subscriber: {run.drained.missing or 'none'}"
+    )
+    print(
+        f"   rank {status.get('rank')}, update {status.get('engine')}, versions {books['model']}, end of series"
+        f" {run.drained.end_s - run.result_s:.1f} s after the last result",
+        flush=True,
+    )
     if case.events_target:
         reached = "reached" if events >= case.events_target else "not reached"
         print(f"   aim of {case.events_target / 1e6:.0f} M counts/s {reached}")
@@ -241,8 +261,10 @@ def main() -> int:
         parser.error("--profile needs py-spy (pip install 'scanwise[bench]')")
     base = reference_s(3 if options.quick else 5)
     for threads, seconds in base.items():
-        print(f"scikit-learn IncrementalPCA.partial_fit, float64, batch {BATCH}, K {K}, BLAS threads {threads}:"
-              f" {1e6 * seconds:.1f} us/spectrum")
+        print(
+            f"scikit-learn IncrementalPCA.partial_fit, float64, batch {BATCH}, K {K}, BLAS threads {threads}:"
+            f" {1e6 * seconds:.1f} us/spectrum"
+        )
     base_s = min(base.values())
     print(f"the daemon: its defaults ({os.cpu_count()} cores, BLAS threads 1), recording to {tempfile.gettempdir()}")
     missed = []
