@@ -11,7 +11,7 @@ from typing import Any, Final
 from streamer.exits import IO_ERROR, Exit
 from streamer.state import JOURNAL, StateFolder, write_books
 from streamer.wire import Part
-from streamer.wire.items import Item
+from streamer.wire.items import Arrived, Item
 from streamer.wire.journal import Closed, Opened, Record, pack_record
 
 _MOST_PARTS: Final = min(os.sysconf("SC_IOV_MAX"), 1024)
@@ -34,7 +34,7 @@ class Recorder:
     def __init__(self, state: StateFolder, keep_series: int, max_bytes: int) -> None:
         self._state, self._keep, self._max_bytes = state, keep_series, max_bytes
         self._file: int | None = None
-        self._waiting: list[Part] = []
+        self._waiting: list[Record] = []
         self._nbytes = 0
         self._beside: ThreadPoolExecutor | None = None
         self._written: Future[None] | None = None
@@ -65,9 +65,8 @@ class Recorder:
         self._add(item)
 
     def _add(self, record: Record) -> None:
-        parts = pack_record(record)
-        self._waiting += parts
-        self._nbytes += sum(memoryview(p).nbytes for p in parts)
+        self._waiting.append(record)
+        self._nbytes += sum(memoryview(p).nbytes for p in record.parts) if isinstance(record, Arrived) else 0
 
     def start(self) -> None:
         """Begin to write what waits, beside the work that follows; little is left for `flush`."""
@@ -89,15 +88,15 @@ class Recorder:
         try:
             if written is not None:
                 written.result()
-            parts = self._taken()
-            if self._file is not None and parts:
-                _write(self._file, parts)
+            records = self._taken()
+            if self._file is not None and records:
+                _write(self._file, records)
         except OSError as error:
             raise self._failed(error) from error
 
-    def _taken(self) -> list[Part]:
-        parts, self._waiting, self._nbytes = self._waiting, [], 0
-        return parts
+    def _taken(self) -> list[Record]:
+        records, self._waiting, self._nbytes = self._waiting, [], 0
+        return records
 
     def close(self, books: Mapping[str, Any]) -> tuple[Path, Callable[[], None]]:
         """Write the end of the series.
@@ -141,7 +140,9 @@ class Recorder:
         return Exit(IO_ERROR, f"{text}; free space there or choose another with state.dir")
 
 
-def _write(file: int, parts: list[Part]) -> None:
+def _write(file: int, records: list[Record]) -> None:
+    """Compress and write, in whichever thread."""
+    parts = [part for record in records for part in pack_record(record)]
     for first in range(0, len(parts), _MOST_PARTS):
         _write_some(file, parts[first : first + _MOST_PARTS])
 

@@ -1,7 +1,8 @@
 """The format of a recording: items one after another, appended, readable up to the last whole one.
 
 A record is a fixed head (magic, kind, sizes, CRC of head and map), a MessagePack map with the item's fields and
-the sizes of its parts, then the parts as received. A file cut anywhere (power, SIGKILL) loses its last record only.
+the sizes of its parts, then the parts as received, long ones compressed where that pays (`stored`: their sizes in the
+file). A file cut anywhere (power, SIGKILL) loses its last record only.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+import lz4.block
+
 from streamer.wire.codec import Part, pack_map, unpack_map
 from streamer.wire.errors import WireError
 from streamer.wire.items import Answer, Arrived, Change, Idle, Item, Overflow, ReplayDone, Resumed, Tick
 
 MAGIC: Final = b"SWJ1"
 _HEAD = struct.Struct("<4sBxxxIQI")  # magic, kind, bytes of map, bytes of parts, crc
+_LONG: Final = 4096
 OPEN: Final = 1
 CLOSED: Final = 2
 _KINDS: Final[dict[int, type[Any]]] = {
@@ -48,8 +52,9 @@ def pack_record(record: Record) -> list[Part]:
         kind = _NUMBERS[type(record)]
         value = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "parts"}
         if isinstance(record, Arrived):
-            parts = record.parts
-            value["sizes"] = [memoryview(p).nbytes for p in parts]
+            parts = [_compressed(p) for p in record.parts]
+            value["sizes"] = [memoryview(p).nbytes for p in record.parts]
+            value["stored"] = [memoryview(p).nbytes for p in parts]
     packed = pack_map(value)
     size = sum(memoryview(p).nbytes for p in parts)
     head = _HEAD.pack(MAGIC, kind, len(packed), size, 0)
@@ -79,7 +84,7 @@ def read_records(buffer: memoryview, start: int = 0) -> Iterator[tuple[Record, i
             return
         try:
             record = _record(kind, unpack_map(packed), buffer[body + map_size : end])
-        except (WireError, TypeError, ValueError):
+        except (WireError, TypeError, ValueError, lz4.block.LZ4BlockError):
             return
         yield record, end
         at = end
@@ -96,8 +101,19 @@ def _record(kind: int, value: dict[str, Any], payload: memoryview) -> Record:
     if made is not Arrived:
         item: Item = made(**value)
         return item
-    parts, at = [], 0
-    for size in value.pop("sizes"):
-        parts.append(payload[at : at + size])
-        at += size
+    parts, at, sizes = [], 0, value.pop("sizes")
+    # Recordings of before compression have no `stored`.
+    for size, stored in zip(sizes, value.pop("stored", sizes), strict=True):
+        part = payload[at : at + stored]
+        parts.append(part if stored == size else lz4.block.decompress(part, uncompressed_size=size))
+        at += stored
     return Arrived(parts=parts, **value)
+
+
+def _compressed(part: Part) -> Part:
+    """A long part compressed, if it gets shorter by a fifth: counts are mostly zeros and small numbers."""
+    nbytes = memoryview(part).nbytes
+    if nbytes < _LONG:
+        return part
+    packed: bytes = lz4.block.compress(part, store_size=False)
+    return packed if len(packed) <= 0.8 * nbytes else part

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
+import numpy as np
 import pytest
 
 from streamer.exits import IO_ERROR, UNAVAILABLE, Exit
 from streamer.recorder import Recorder
 from streamer.state import BOOKS, JOURNAL, StateFolder, look_at, map_file
 from streamer.wire.items import Arrived, Item, Tick
-from streamer.wire.journal import Closed, Opened, Record, read_records
+from streamer.wire.journal import Closed, Opened, Record, pack_record, read_records
 
 BOOKS_MAP = {"n_sent": 2, "processed": 2, "lost": {}, "exit_status": "success"}
 
@@ -55,6 +59,36 @@ def test_what_is_appended_is_read_back(state: StateFolder) -> None:
     assert middle[0] == Tick(2)
     assert closed == Closed(BOOKS_MAP)
     assert json.loads((folder / BOOKS).read_text()) == BOOKS_MAP
+
+
+def test_counts_are_stored_compressed_and_noise_as_it_is(state: StateFolder) -> None:
+    rng = np.random.default_rng(0)
+    counts, noise = rng.poisson(0.1, (64, 1024)).astype(np.uint16).tobytes(), rng.bytes(100_000)
+    folder = record(recorder(state), "s", [Arrived(1, [b"head", counts, noise])])
+    _, arrived, _ = records(folder)
+    assert isinstance(arrived, Arrived)
+    assert [bytes(p) for p in arrived.parts] == [b"head", counts, noise]
+    assert len(noise) < (folder / JOURNAL).stat().st_size < len(noise) + len(counts) // 4
+
+
+def test_a_recording_from_before_compression_is_read() -> None:
+    head, packed, part = pack_record(Arrived(1, [bytes(range(256)) * 10]))
+    fields = msgpack.unpackb(packed)
+    assert fields.pop("stored") == [2560]
+    old = msgpack.packb(fields)
+    blank = struct.pack("<4sBxxxIQI", b"SWJ1", head[4], len(old), 2560, 0)
+    crc = zlib.crc32(old, zlib.crc32(blank))
+    journal = blank[:-4] + struct.pack("<I", crc) + old + bytes(part)
+    ((record, end),) = read_records(memoryview(journal))
+    assert isinstance(record, Arrived)
+    assert bytes(record.parts[0]) == bytes(range(256)) * 10
+    assert end == len(journal)
+
+
+def test_reading_ends_at_a_part_that_cannot_be_decompressed() -> None:
+    whole = b"".join(bytes(p) for p in pack_record(Arrived(1, [bytes(10_000)])))
+    damaged = whole[:-20] + bytes([255]) * 20
+    assert [end for _, end in read_records(memoryview(whole + damaged + whole))] == [len(whole)]
 
 
 def test_more_buffers_than_one_call_can_take(state: StateFolder) -> None:
@@ -144,7 +178,7 @@ def test_the_newest_closed_series_are_kept_and_open_ones_always(state: StateFold
 def test_closed_series_are_kept_up_to_a_number_of_bytes(state: StateFolder) -> None:
     folders = []
     for k in range(4):
-        folder = record(recorder(state), f"s{k}", [Arrived(k, [bytes(10_000)])])
+        folder = record(recorder(state), f"s{k}", [Arrived(k, [np.random.default_rng(k).bytes(10_000)])])
         os.utime(folder / BOOKS, ns=(k, k))
         folders.append(folder)
     assert sorted(state.retain(100, 25_000)) == sorted(folders[:2])
