@@ -23,6 +23,7 @@ from models.store import CountStore
 from models.visits import Visits
 
 _SPARE = 8
+_LEAD = 4
 _RESCALE_GROWTH = 1.5
 _NOISE_ROWS = (1, 64, 256)
 _MOMENT_VALUES = 60
@@ -174,7 +175,10 @@ class Learner:
     def _track(self, tracker: Tracker, blocks: list[Block], squared: Float64) -> Iterator[None]:
         scaling = self._rescaled(tracker)
         yield
-        yield from tracker.update_pieces(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), self._rank + _SPARE)
+        lead = self._rank + _LEAD
+        # The tail of the scree tells what an estimated noise is like; for counts it is known.
+        keep = lead + _SPARE if self.noise.is_poisson else self._keep
+        yield from tracker.update_pieces(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), lead, keep)
         self._rank = rank_by_edge(tracker.eigenvalues, noise_edge(scaling.n_effective, tracker.n_rows) * self._reach)
 
     def _new_tracker(self) -> Tracker | Moments:

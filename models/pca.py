@@ -236,16 +236,15 @@ class Tracker:
     values: Float64 = field(default_factory=lambda: np.zeros(0))
     n_rows: float = 0.0
 
-    def update(self, rows: Rows, lead: int | None = None) -> None:
-        """Learn a block: by the Gram matrix while the history is not full, else by a Rayleigh-Ritz step."""
-        for _ in self.update_pieces(rows, lead):
-            pass
+    def update_pieces(self, rows: Rows, lead: int, keep: int) -> Iterator[None]:
+        """Learn a block in pieces; the history is the old one until the last of them.
 
-    def update_pieces(self, rows: Rows, lead: int | None = None) -> Iterator[None]:
-        """`update` in pieces; the history is the old one until the last of them."""
-        full = self.values.size >= min(self.keep, self.vectors.shape[0])
-        if full and rows.n_rows >= self.keep:
-            for done in ritz_pieces(self.vectors, self.values, rows, lead):
+        By a Rayleigh-Ritz step with the first `lead` vectors once there are so many, before by the Gram matrix; `keep`
+        components are kept, `self.keep` at most.
+        """
+        keep = min(keep, self.keep)
+        if self.values.size >= min(lead, self.vectors.shape[0]) and rows.n_rows >= keep:
+            for done in ritz_pieces(self.vectors, self.values, rows, lead, keep):
                 if done is None:
                     yield
                 else:
@@ -254,7 +253,7 @@ class Tracker:
             dense = rows.dense()
             for first in range(0, rows.n_rows, _GRAM_ROWS):
                 part = dense[first : first + _GRAM_ROWS]
-                self.vectors, self.values = gram_step(self.vectors, self.values, part, self.keep)
+                self.vectors, self.values = gram_step(self.vectors, self.values, part, keep)
                 yield
         self.n_rows += rows.n_rows
 
