@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from simulator.axis import Axis
-from simulator.physics.lines import ELECTRON_REST_KEV, beta_squared
+from simulator.physics.bremsstrahlung import ELECTRON_REST_KEV
+from simulator.physics.lines import AVOGADRO, BOHR_CM, beta_squared
 from simulator.physics.shapes import SIGMA_PER_FWHM, gaussian
 
 Floats = NDArray[np.float64]
 
-BOHR_CM = 5.29177e-9
 RYDBERG_EV = 13.605693
 OSCILLATOR_CM2_EV = 1.0976e-16
 """Photoabsorption cross section of one oscillator per eV, pi e^2 h / (m c)."""
-AVOGADRO = 6.02214076e23
 CORE_FROM_EV = 70.0
 """Core losses are taken from here on: below, photoabsorption tables describe free atoms, not valence electrons."""
 

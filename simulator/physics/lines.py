@@ -1,4 +1,4 @@
-"""Characteristic X-ray lines and continuum that fast electrons excite in a thin film.
+"""Characteristic X-ray lines that fast electrons excite.
 
 Energies, yields, branching ratios and Coster-Kronig probabilities come from xraydb (Elam, Ravel & Sieber,
 Radiat. Phys. Chem. 63 (2002) 121).
@@ -6,7 +6,7 @@ Radiat. Phys. Chem. 63 (2002) 121).
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,26 +14,31 @@ import numpy as np
 import xraydb
 from numpy.typing import NDArray
 
+from simulator.physics.bremsstrahlung import ELECTRON_REST_KEV
+
 Floats = NDArray[np.float64]
 
-ELECTRON_REST_KEV = 510.99895
-BETHE_CM2_KEV2 = 6.5138e-20
-"""pi e^4 in cm^2 keV^2 (Gaussian units): 1 keV cm times the classical electron radius, squared, times pi."""
+AVOGADRO = 6.02214076e23
+BOHR_CM = 5.29177e-9
+RYDBERG_KEV = 0.013605693
 SHELL_ELECTRONS = {"K": 2, "L1": 2, "L2": 2, "L3": 4, "M1": 2, "M2": 2, "M3": 4, "M4": 4, "M5": 6}
-BETHE_PARAMETERS = {"K": (0.90, 0.65), "L": (0.75, 0.60), "M": (0.75, 0.60)}
-"""b and c of Powell, Rev. Mod. Phys. 48 (1976) 33; his L values serve for M, where he gives none."""
-KRAMERS_CM2 = 16 * math.pi / (3 * math.sqrt(3)) * 7.9408e-26 / 137.036
-"""16 pi / (3 sqrt 3) alpha r_e^2."""
+K_BETA_Z = (12, 13, 15, 18, 20, 30, 36)
+K_BETA_SHARES = (0.0, 0.105, 0.346, 0.771, 0.931, 0.925, 1.0)
+"""Which part of the K-beta of xraydb is real at those atomic numbers; see `_branching`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """Lines of one element: energies in keV and production cross sections in cm^2 per atom, f8[L] each."""
+    """Lines of one element: energies in keV, shells of the vacancies that they fill, and strengths, f8[L].
+
+    Strengths are photons for what the vacancies were counted in: cm^2 per atom for a film, an electron for a bulk.
+    """
 
     element: str
     labels: tuple[str, ...]
+    shells: tuple[str, ...]
     energies_kev: Floats
-    cross_sections_cm2: Floats
+    strengths: Floats
 
 
 def beta_squared(beam_kev: float) -> float:
@@ -41,91 +46,94 @@ def beta_squared(beam_kev: float) -> float:
     return 1 - (1 + beam_kev / ELECTRON_REST_KEV) ** -2
 
 
-def ionisation_cross_section_cm2(shell: str, edge_kev: float, beam_kev: float) -> float:
-    """Return the Bethe cross section for emptying a shell, in cm^2 per atom; 0 below the edge.
+def ionisation_cross_section_cm2(shell: str, edge_kev: float, energies_kev: Floats | float) -> Floats:
+    """Return the cross section of electrons for emptying a subshell, in cm^2 per atom, f8[...]; 0 below the edge.
 
-    Relativistic form: Williams & Carter, Transmission Electron Microscopy (2009), eq. 4.1.
+    Casnati, Tartari & Baraldi, J. Phys. B 15 (1982) 155, from the edge on to many times its energy; made for K shells
+    and taken for L and M by their number of electrons, as the libraries of electron probe analysis do.
     """
-    b, c = BETHE_PARAMETERS[shell[0]]
-    beta2 = beta_squared(beam_kev)
-    speed_kev = 0.5 * ELECTRON_REST_KEV * beta2
-    if speed_kev * c <= edge_kev:
-        return 0.0
-    bracket = math.log(c * speed_kev / edge_kev) - math.log(1 - beta2) - beta2
-    return BETHE_CM2_KEV2 * SHELL_ELECTRONS[shell] * b / (speed_kev * edge_kev) * bracket
+    energies = np.asarray(energies_kev, dtype=np.float64)
+    u = np.maximum(energies / edge_kev, 1.0)
+    j, t = edge_kev / ELECTRON_REST_KEV, u * edge_kev / ELECTRON_REST_KEV
+    bound = t * (2 + t) * (1 + j) ** 2
+    relativistic = (2 + j) / (2 + t) * ((1 + t) / (1 + j)) ** 2
+    relativistic *= ((j + t) * (2 + t) * (1 + j) ** 2 / (bound + j * (2 + j))) ** 1.5
+    heavier = (edge_kev / RYDBERG_KEV) ** (-0.0318 + 0.3160 / u - 0.1135 / u**2)
+    scale = 10.57 * np.exp(-1.736 / u + 0.317 / u**2) * SHELL_ELECTRONS[shell] * BOHR_CM**2
+    return np.asarray(scale * relativistic * heavier * (RYDBERG_KEV / edge_kev) ** 2 * np.log(u) / u)
+
+
+def subshell_edges_kev(element: str) -> dict[str, float]:
+    """Return the edges of an element's K, L and M subshells above 10 eV, in keV."""
+    edges = xraydb.xray_edges(element)
+    return {s: e.energy / 1e3 for s, e in edges.items() if s in SHELL_ELECTRONS and e.energy > 10}
 
 
 def vacancies_cm2(element: str, beam_kev: float) -> dict[str, float]:
     """Return cross sections for vacancies of K, L and M subshells, after Coster-Kronig transfer."""
-    edges = {s: e for s, e in xraydb.xray_edges(element).items() if s in SHELL_ELECTRONS and e.energy > 10}
-    found = {s: ionisation_cross_section_cm2(s, e.energy / 1e3, beam_kev) for s, e in edges.items()}
+    edges = subshell_edges_kev(element)
+    return with_coster_kronig(
+        element, {s: float(ionisation_cross_section_cm2(s, e, beam_kev)) for s, e in edges.items()}
+    )
+
+
+def with_coster_kronig(element: str, vacancies: Mapping[str, float]) -> dict[str, float]:
+    """Return vacancies as they are when photons fill them: those that moved within their shell count where they are."""
+    found = dict(vacancies)
+    # Transfers in steps happen by themselves: shells are visited from the innermost outwards.
     for shell in sorted(found):
         for lower in sorted(found):
             if lower[0] == shell[0] and lower > shell:
-                found[lower] += found[shell] * _coster_kronig(element, shell, lower)
+                moved = xraydb.ck_probability(element, shell, lower, total=False) or 0.0
+                found[lower] += found[shell] * float(moved)
     return found
-
-
-def _coster_kronig(element: str, initial: str, final: str) -> float:
-    # Transfers in steps happen by themselves: shells are visited from the innermost outwards.
-    return float(xraydb.ck_probability(element, initial, final, total=False) or 0.0)
 
 
 def _branching(element: str) -> dict[str, float]:
     """Return the share of each line in the radiation of its shell.
 
-    The tables give K-beta of the elements before argon as if their 3p shell were full; here it has the share that
-    the 3p electrons there are can fill (Al 1 of 6 to Cl 5 of 6), and K-alpha the rest.
+    xraydb's K lines are a straight line in atomic number, even where there is no 3p electron yet. Against the rates
+    of theory and of real spectra its K-beta is too strong up to krypton: twice too strong for sulphur, 8 % for iron.
+    It is weakened to the ratios of xraylib (Schoonjans et al., Spectrochim. Acta B 66 (2011) 776), K-alpha has the
+    rest.
     """
     shares = {label: float(line.intensity) for label, line in xraydb.xray_lines(element).items()}
-    filled = min(max((xraydb.atomic_number(element) - 12) / 6, 0.0), 1.0)
-    whole = sum(share for label, share in shares.items() if label[0] == "K")
-    found = {label: share * (filled if label.startswith("Kb") else 1.0) for label, share in shares.items()}
-    left = sum(share for label, share in found.items() if label[0] == "K")
-    return {label: share * (whole / left if label[0] == "K" else 1.0) for label, share in found.items()}
+    real = float(np.interp(xraydb.atomic_number(element), K_BETA_Z, K_BETA_SHARES))
+    ours = {label: share for label, share in shares.items() if label[0] == "K"}
+    beta = sum(share for label, share in ours.items() if label.startswith("Kb"))
+    alpha = sum(ours.values()) - beta
+    # K-beta over K-alpha is what becomes weaker; together they stay what they are.
+    to_alpha = (alpha + beta) / (alpha + real * beta) if ours else 1.0
+    factors = {label: to_alpha * (real if label.startswith("Kb") else 1.0) for label in ours}
+    return {label: share * factors.get(label, 1.0) for label, share in shares.items()}
 
 
-@lru_cache(maxsize=256)
-def emission_lines(element: str, beam_kev: float, min_kev: float = 0.1) -> Lines:
-    """Return the lines of an element under a beam.
-
-    Parameters
-    ----------
-    element : str
-        Symbol.
-    beam_kev : float
-        Energy of the beam's electrons.
-    min_kev : float
-        Lines below this are left out.
+def radiation(element: str, vacancies: Mapping[str, float], min_kev: float = 0.1) -> Lines:
+    """Return the lines that fill vacancies; those below `min_kev` are left out.
 
     Raises
     ------
     ValueError
         Where xraydb does not know the element.
     """
-    vacancies = vacancies_cm2(element, beam_kev)
     yields = {s: e.fyield for s, e in xraydb.xray_edges(element).items()}
-    labels, energies, strengths = [], [], []
     branching = _branching(element)
+    labels, shells, energies, strengths = [], [], [], []
     for label, line in xraydb.xray_lines(element).items():
         # "M4,5" lines (Mz) are listed for two shells at once: the first stands for both.
         shell = line.initial_level.split(",")[0]
         if shell in vacancies and line.energy >= 1e3 * min_kev:
             labels.append(label)
+            shells.append(shell)
             energies.append(line.energy / 1e3)
             strengths.append(vacancies[shell] * yields[shell] * branching[label])
-    return Lines(element, tuple(labels), np.array(energies), np.array(strengths))
+    return Lines(element, tuple(labels), tuple(shells), np.array(energies), np.array(strengths))
 
 
-def bremsstrahlung_cm2_per_kev(atomic_number: int, energies_kev: Floats, beam_kev: float) -> Floats:
-    """Return Kramers' continuum of a thin target, cm^2 per keV and atom, f8[n]; 0 above the beam's energy.
-
-    d sigma / dE = 16 pi / (3 sqrt 3) alpha r_e^2 Z^2 / (beta^2 E) (Kramers, Phil. Mag. 46 (1923) 836).
-    """
-    energies = np.asarray(energies_kev, dtype=np.float64)
-    inside = (energies > 0) & (energies < beam_kev)
-    safe = np.where(inside, energies, 1.0)
-    return np.where(inside, KRAMERS_CM2 * atomic_number**2 / (beta_squared(beam_kev) * safe), 0.0)
+@lru_cache(maxsize=256)
+def emission_lines(element: str, beam_kev: float) -> Lines:
+    """Return the lines of an element in a thin film under a beam, strengths in cm^2 per atom."""
+    return radiation(element, vacancies_cm2(element, beam_kev))
 
 
 @lru_cache(maxsize=256)

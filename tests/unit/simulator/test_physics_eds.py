@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xraydb
 
 from simulator.axis import Axis
 from simulator.physics.eds import mass_fractions, self_absorption, thin_film_spectrum
-from simulator.physics.lines import emission_lines, mass_attenuation_cm2_g, vacancies_cm2
+from simulator.physics.lines import (
+    emission_lines,
+    ionisation_cross_section_cm2,
+    mass_attenuation_cm2_g,
+    subshell_edges_kev,
+    vacancies_cm2,
+)
 from simulator.physics.silicon import (
     FWHM_PER_SIGMA,
     MN_KA_EV,
@@ -27,7 +35,7 @@ FINE = Axis.linear("Energy", "keV", 0.0, 20.0, 4000)
 
 def k_alpha(element: str) -> float:
     lines = emission_lines(element, 200.0)
-    parts = zip(lines.labels, lines.cross_sections_cm2, strict=True)
+    parts = zip(lines.labels, lines.strengths, strict=True)
     return float(sum(s for label, s in parts if label.startswith("Ka")))
 
 
@@ -45,33 +53,32 @@ def test_peaks_lie_where_xraydb_has_the_line(element: str, line: str) -> None:
 
 def k_beta_to_k_alpha(element: str) -> float:
     lines = emission_lines(element, 200.0)
-    beta = sum(s for label, s in zip(lines.labels, lines.cross_sections_cm2, strict=True) if label.startswith("Kb"))
+    beta = sum(s for label, s in zip(lines.labels, lines.strengths, strict=True) if label.startswith("Kb"))
     return float(beta) / k_alpha(element)
 
 
 @pytest.mark.parametrize(
     ("element", "published"),
-    [("S", 0.065), ("Ca", 0.112), ("Ti", 0.117), ("Cr", 0.134), ("Fe", 0.127), ("Ni", 0.128), ("Cu", 0.132)],
-)
-def test_k_beta_to_k_alpha_is_that_of_the_tables(element: str, published: float) -> None:
-    """Figures: line weights of the PyPI package exspy 0.3.2, which are not those of xraydb.
-
-    xraydb's are higher by 5 to 35 %; for iron both lie above Scofield's theory (At. Data Nucl. Data Tables 14 (1974)
-    121), 0.1208.
-    """
-    assert published < k_beta_to_k_alpha(element) < 1.35 * published
+    # Rates of the library xraylib 4.3.0, which go back to Scofield's theory (At. Data Nucl. Data Tables 14 (1974) 121).
+    [("Al", 0.0132), ("Si", 0.0277), ("P", 0.0444), ("S", 0.0617), ("Cl", 0.0807), ("Ar", 0.1020), ("K", 0.1156),
+     ("Ca", 0.1257), ("Ti", 0.1300), ("V", 0.1317), ("Cr", 0.1287), ("Mn", 0.1339), ("Fe", 0.1344), ("Co", 0.1351),
+     ("Ni", 0.1356), ("Cu", 0.1338), ("Zn", 0.1369), ("Ge", 0.1464), ("Mo", 0.1935), ("Ag", 0.2083)],
+)  # fmt: skip
+def test_k_beta_to_k_alpha_is_that_of_theory(element: str, published: float) -> None:
+    assert k_beta_to_k_alpha(element) == pytest.approx(published, rel=0.04)
 
 
-@pytest.mark.parametrize(("element", "published"), [("Al", 0.013), ("Si", 0.028), ("P", 0.050)])
-def test_k_beta_of_light_elements_is_weak(element: str, published: float) -> None:
-    """Figures: as above. One third-shell electron out of six cannot give the K-beta of a full shell, 0.13."""
-    assert 0.5 * published < k_beta_to_k_alpha(element) < 1.7 * published
+@pytest.mark.parametrize("element", ["Al", "Si", "P", "S", "Cl", "Ar", "Ca", "Ti", "Cr", "Mn", "Fe", "Ni", "Cu", "Zn"])
+def test_k_beta_to_k_alpha_is_near_the_table_of_hyperspy(exspy: Any, element: str) -> None:
+    """Its weights ("approximate", it says) lie below the rates of theory for most, above them for phosphorus."""
+    lines = exspy.material.elements[element].Atomic_properties.Xray_lines
+    assert k_beta_to_k_alpha(element) == pytest.approx(lines.Kb.weight / lines.Ka.weight, rel=0.15)
 
 
 def test_k_lines_share_all_the_radiation_of_their_shell() -> None:
     for element in ("Mg", "Al", "S", "Fe"):
         lines = emission_lines(element, 200.0)
-        total = sum(s for n, s in zip(lines.labels, lines.cross_sections_cm2, strict=True) if n.startswith("K"))
+        total = sum(s for n, s in zip(lines.labels, lines.strengths, strict=True) if n.startswith("K"))
         yields = xraydb.xray_edges(element)["K"].fyield
         assert total == pytest.approx(vacancies_cm2(element, 200.0)["K"] * yields, rel=0.01)
 
@@ -179,8 +186,16 @@ def test_dead_time_law_has_its_maximum_at_one_over_tau() -> None:
     assert out.max() == pytest.approx(1 / (tau_s * np.e), rel=1e-6)
 
 
-def test_continuum_falls_with_energy_and_rises_with_z_squared() -> None:
-    light, heavy = (thin_film_spectrum({e: 1.0}, 1e-7, FINE) for e in ("Al", "Au"))
-    window = np.abs(FINE.values - 7.0) < 0.05
-    per_atom = heavy[window].sum() * xraydb.atomic_mass("Au") / (light[window].sum() * xraydb.atomic_mass("Al"))
-    assert per_atom == pytest.approx((79 / 13) ** 2, rel=0.01)
+@pytest.mark.parametrize(
+    ("atomic_number", "shell", "energy_kev", "published_cm2"),
+    # Bote & Salvat, Phys. Rev. A 77 (2008) 042701, distorted waves: values that their program gave for the tests of
+    # BoteSalvatICX (N. Ritchie) and of pyIonisationCrossSection (H. Demers).
+    [(67, "K", 163.117, 1.36404e-23), (78, "M5", 2.98538, 2.02808e-20), (12, "L3", 12.9569, 1.24124e-18),
+     (79, "K", 89.056, 1.1724e-24), (79, "K", 999.856, 1.0228e-23)],
+)  # fmt: skip
+def test_ionisation_cross_sections_are_those_of_theory(
+    atomic_number: int, shell: str, energy_kev: float, published_cm2: float
+) -> None:
+    edge_kev = subshell_edges_kev(xraydb.atomic_symbol(atomic_number))[shell]
+    found = float(ionisation_cross_section_cm2(shell, edge_kev, energy_kev))
+    assert found == pytest.approx(published_cm2, rel=0.35)
