@@ -1,22 +1,24 @@
-"""EDS specimens: phases by composition, density and thickness."""
+"""EDS specimens: phases by composition, and by density and thickness where they are thin."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from simulator.axis import Axis
-from simulator.physics.eds import STRAY_CONTINUUM, mass_fractions, record, thin_film_spectrum
+from simulator.physics.eds import STRAY_CONTINUUM, bulk_spectrum, mass_fractions, record, thin_film_spectrum
 from simulator.physics.silicon import SiliconDetector
 from simulator.techniques.base import Described, EndMembers, Phase
 
+Floats = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class EdsPhase(Phase):
-    """A phase of a thin film: `atomic` or `mass` fractions of its elements."""
+    """A phase: `atomic` or `mass` fractions of its elements; density and thickness are those of a film."""
 
     atomic: dict[str, Positive] | None = None
     mass: dict[str, Positive] | None = None
@@ -38,8 +40,9 @@ class EdsPhase(Phase):
 
 
 class EdsConditions(Described):
-    """The microscope: beam and detector."""
+    """The microscope: beam and detector, and whether the specimen is a thin film or thicker than electrons get."""
 
+    geometry: Literal["film", "bulk"] = "film"
     beam_kev: Positive = 200.0
     current_na: Positive = 0.5
     fwhm_mn_ka_ev: Positive = 130.0
@@ -49,9 +52,19 @@ class EdsConditions(Described):
     pair_resolution_s: Annotated[float, Field(ge=0)] = 1e-7
     stray_continuum: Annotated[float, Field(ge=0)] = STRAY_CONTINUUM
 
+    def detector(self) -> SiliconDetector:
+        """Return the detector as physics takes it."""
+        return SiliconDetector(
+            fwhm_mn_ka_ev=self.fwhm_mn_ka_ev,
+            solid_angle_sr=self.solid_angle_sr,
+            take_off_deg=self.take_off_deg,
+            dead_time_s=self.dead_time_s,
+            pair_resolution_s=self.pair_resolution_s,
+        )
+
 
 class Eds:
-    """Energy-dispersive X-ray spectroscopy of a thin film."""
+    """Energy-dispersive X-ray spectroscopy of thin films and of bulk specimens."""
 
     name = "eds"
     axis_name = "Energy"
@@ -67,19 +80,27 @@ class Eds:
         """
         if not isinstance(conditions, EdsConditions):
             raise TypeError("conditions of another technique")
-        detector = SiliconDetector(
-            **conditions.model_dump(exclude={"beam_kev", "current_na", "stray_continuum"}),
-        )
+        detector = conditions.detector()
         spectra, rates = [], []
         for phase in phases:
             if not isinstance(phase, EdsPhase):
                 raise TypeError("a phase of another technique")
-            thickness = phase.density_g_cm3 * phase.thickness_nm * 1e-7
-            alone = thin_film_spectrum(
-                phase.composition(), thickness, axis, beam_kev=conditions.beam_kev, detector=detector,
-                stray_continuum=conditions.stray_continuum,
-            )  # fmt: skip
+            alone = self._alone(phase, conditions, detector, axis)
             spectrum, rate = record(alone, conditions.current_na, axis, detector)
             spectra.append(spectrum)
             rates.append(rate)
         return EndMembers(np.array(spectra), np.array(rates), detector.dead_time_s)
+
+    @staticmethod
+    def _alone(phase: EdsPhase, conditions: EdsConditions, detector: SiliconDetector, axis: Axis) -> Floats:
+        """Return the spectrum of a phase without pile-up."""
+        beam_kev = conditions.beam_kev
+        if conditions.geometry == "bulk":
+            if phase.model_fields_set & {"density_g_cm3", "thickness_nm"}:
+                raise ValueError(f"phase {phase.name}: a bulk has no thickness, and its density changes nothing")
+            return bulk_spectrum(phase.composition(), axis, beam_kev=beam_kev, detector=detector)
+        mass_thickness = phase.density_g_cm3 * phase.thickness_nm * 1e-7
+        return thin_film_spectrum(
+            phase.composition(), mass_thickness, axis, beam_kev=beam_kev, detector=detector,
+            stray_continuum=conditions.stray_continuum,
+        )  # fmt: skip

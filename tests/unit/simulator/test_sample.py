@@ -109,3 +109,25 @@ def test_a_wrong_file_is_refused_with_what_is_wrong(tmp_path: Path, layout: str,
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="exercise"):
         load_specimen("cheese")
+
+
+BULK = '[conditions]\ngeometry = "bulk"\nbeam_kev = 20.0\nsolid_angle_sr = 0.03\n[[layout]]\nkind = "fill"\nphase = "a"\n'
+
+
+def test_a_bulk_has_no_thickness(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="phase b: a bulk has no thickness"):
+        load_specimen(write(tmp_path, BULK))
+
+
+def test_the_ore_is_a_bulk_with_traces() -> None:
+    specimen = load_specimen("sulfide_ore", seed=0, shape=SMALL)
+    galena = specimen.endmembers[specimen.phases.index("galena")]
+    energies = specimen.axis.values
+    # In a film 200 keV electrons would excite Pb K and make as much of Pb L as of M; 20 keV in a bulk make little.
+    ratio = galena[np.abs(energies - 10.55) < 0.2].sum() / galena[np.abs(energies - 2.34) < 0.2].sum()
+    assert 0.01 < ratio < 0.2
+    # Beyond the beam only pairs that pile up are recorded.
+    assert galena[energies > 20.1].max() < 0.02 * galena[np.abs(energies - 15) < 0.2].max()
+    sphalerite = specimen.endmembers[specimen.phases.index("sphalerite")]
+    line, beside = np.abs(energies - 3.13) < 0.06, np.abs(energies - 2.85) < 0.06
+    assert 1.0 < sphalerite[line].mean() / sphalerite[beside].mean() < 1.3, "half a per cent of cadmium"
