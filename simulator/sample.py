@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,8 @@ class Specimen:
         The mean counts of a visit that the specimen suggests.
     bleaching : f8[M, D], optional
         The part of the end-members that light destroys.
+    metadata : map
+        Type of signal and conditions as HyperSpy names them.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Specimen:
     unexpected: tuple[str, ...]
     counts: float
     bleaching: Floats | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_positions(self) -> int:
@@ -202,7 +206,7 @@ def build(name: str, described: SpecimenFile, seed: int) -> Specimen:
     specimen = Specimen(
         name, described.title, technique.name, axis, described.shape, described.step_nm,
         tuple(p.name for p in phases), members.spectra, _alive(canvas.abundances(), members),
-        tuple(p.name for p in phases if not p.expected), described.counts,
+        tuple(p.name for p in phases if not p.expected), described.counts, metadata=technique.metadata(conditions),
     )  # fmt: skip
     mean = float((specimen.abundances @ members.spectra.sum(axis=1)).mean())
     bleaching = None if members.bleaching is None else members.bleaching / mean

@@ -19,9 +19,6 @@ from simulator.sample import Specimen
 from simulator.scene import Scene, SimulatedScene, Spectra
 from streamer.wire import Events
 
-SIGNAL_TYPES = {"eds": "EDS_TEM", "eels": "EELS"}
-"""HyperSpy's names; what it has none for is a plain spectrum."""
-
 
 class KeptScene:
     """A scene that keeps what was measured of it, summed over visits.
@@ -175,10 +172,7 @@ def save_scan(path: Path, scene: KeptScene, specimen: Specimen, counts: float) -
     signal = {
         "data": scene.counts(),
         "axes": _axes(specimen),
-        "metadata": {
-            "General": {"title": specimen.name, "notes": specimen.title},
-            "Signal": {"signal_type": SIGNAL_TYPES.get(specimen.technique, ""), "quantity": "Counts"},
-        },
+        "metadata": _metadata(specimen),
         "original_metadata": {"truth": truth},
         "attributes": {"_lazy": False},
         "package_info": {"package": "", "package_version": ""},
@@ -189,6 +183,12 @@ def save_scan(path: Path, scene: KeptScene, specimen: Specimen, counts: float) -
         # The library's own way of writing, which zarr 2 announces will go with zarr 3.
         warnings.simplefilter("ignore")
         file_writer(str(path), signal, show_progressbar=False)
+
+
+def _metadata(specimen: Specimen) -> dict[str, Any]:
+    conditions = dict(specimen.metadata)
+    signal = {"signal_type": conditions.pop("signal_type", ""), "quantity": "Counts"}
+    return {"General": {"title": specimen.name, "notes": specimen.title}, "Signal": signal, **conditions}
 
 
 def _plain(value: NDArray[Any]) -> Any:

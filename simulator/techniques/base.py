@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,4 +66,8 @@ class Technique(Protocol):
 
     def endmembers(self, phases: list[Phase], conditions: Described, axis: Axis) -> EndMembers:
         """Return the expected spectrum of each phase."""
+        ...
+
+    def metadata(self, conditions: Described) -> dict[str, Any]:
+        """Return the conditions in HyperSpy's names: ``signal_type``, perhaps ``Acquisition_instrument``."""
         ...

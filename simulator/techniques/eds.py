@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,23 @@ class Eds:
             spectra.append(spectrum)
             rates.append(rate)
         return EndMembers(np.array(spectra), np.array(rates), detector.dead_time_s)
+
+    def metadata(self, conditions: Described) -> dict[str, Any]:
+        """Return signal type, beam and detector as HyperSpy names them."""
+        if not isinstance(conditions, EdsConditions):
+            raise TypeError("conditions of another technique")
+        kind = "SEM" if conditions.geometry == "bulk" else "TEM"
+        detector = {
+            "elevation_angle": conditions.take_off_deg,
+            "azimuth_angle": 0.0,
+            "energy_resolution_MnKa": conditions.fwhm_mn_ka_ev,
+        }
+        instrument = {
+            "beam_energy": conditions.beam_kev,
+            "beam_current": conditions.current_na,
+            "Detector": {"EDS": detector},
+        }
+        return {"signal_type": f"EDS_{kind}", "Acquisition_instrument": {kind: instrument}}
 
     @staticmethod
     def _alone(phase: EdsPhase, conditions: EdsConditions, detector: SiliconDetector, axis: Axis) -> Floats:

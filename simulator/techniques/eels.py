@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -68,3 +68,11 @@ class Eels:
             raise TypeError("conditions of another technique")
         films = [p.film() for p in phases if isinstance(p, EelsPhase)]
         return EndMembers(np.array([spectrum(f, axis, **conditions.model_dump()) for f in films]))
+
+    def metadata(self, conditions: Described) -> dict[str, Any]:
+        """Return signal type, beam and spectrometer as HyperSpy names them."""
+        if not isinstance(conditions, EelsConditions):
+            raise TypeError("conditions of another technique")
+        spectrometer = {"collection_angle": conditions.collection_mrad}
+        instrument = {"beam_energy": conditions.beam_kev, "Detector": {"EELS": spectrometer}}
+        return {"signal_type": "EELS", "Acquisition_instrument": {"TEM": instrument}}

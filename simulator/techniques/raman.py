@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,10 @@ class Raman:
         found = [p for p in phases if isinstance(p, RamanPhase)]
         bleaching = np.array([self._fluorescence(p, conditions, axis) for p in found])
         return EndMembers(np.array([self._one(p, conditions, axis) for p in found]), bleaching=bleaching)
+
+    def metadata(self, conditions: Described) -> dict[str, Any]:
+        """Return that HyperSpy has no type of signal for it."""
+        return {"signal_type": ""}
 
     @staticmethod
     def _fluorescence(phase: RamanPhase, conditions: RamanConditions, axis: Axis) -> NDArray[np.float64]:

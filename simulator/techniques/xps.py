@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import xraydb
@@ -56,6 +56,10 @@ class Xps:
         if not isinstance(conditions, XpsConditions):
             raise TypeError("conditions of another technique")
         return EndMembers(np.array([self._one(p, conditions, axis) for p in phases if isinstance(p, XpsPhase)]))
+
+    def metadata(self, conditions: Described) -> dict[str, Any]:
+        """Return that HyperSpy has no type of signal for it."""
+        return {"signal_type": ""}
 
     @staticmethod
     def _one(phase: XpsPhase, conditions: XpsConditions, axis: Axis) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -82,6 +82,10 @@ class Xrd:
                 glass *= typical / glass.sum()
             spectra.append(phase.yields * (lines + glass) + share * typical * air / air.sum())
         return EndMembers(np.array(spectra))
+
+    def metadata(self, conditions: Described) -> dict[str, Any]:
+        """Return that HyperSpy has no type of signal for it."""
+        return {"signal_type": ""}
 
     @staticmethod
     def _bragg(phase: XrdPhase, conditions: XrdConditions, axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -111,7 +111,9 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_specimen("cheese")
 
 
-BULK = '[conditions]\ngeometry = "bulk"\nbeam_kev = 20.0\nsolid_angle_sr = 0.03\n[[layout]]\nkind = "fill"\nphase = "a"\n'
+BULK = (
+    '[conditions]\ngeometry = "bulk"\nbeam_kev = 20.0\nsolid_angle_sr = 0.03\n[[layout]]\nkind = "fill"\nphase = "a"\n'
+)
 
 
 def test_a_bulk_has_no_thickness(tmp_path: Path) -> None:

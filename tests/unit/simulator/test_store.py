@@ -1,4 +1,4 @@
-"""What is saved of a scan, read back by the library that HyperSpy reads it with."""
+"""What is saved of a scan, opened in HyperSpy and by the library that it reads it with."""
 
 from __future__ import annotations
 
@@ -55,6 +55,48 @@ def test_the_store_holds_what_was_measured_and_the_truth(tmp_path: Path, list_mo
     assert list(truth["names"]) == list(specimen.phases)
     assert truth["dwell_s"].sum() == pytest.approx(0.012)
     assert truth["dwell_s"][0, 4] == pytest.approx(0.006)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "axis", "instrument"),
+    [
+        ("exercise", "EDSTEMSpectrum", ("Energy", "keV"), {"TEM.Detector.EDS.elevation_angle": 20.0}),
+        ("sulfide_ore", "EDSSEMSpectrum", ("Energy", "keV"), {"SEM.beam_energy": 20.0}),
+        ("fe_oxidation", "EELSSpectrum", ("Energy loss", "eV"), {"TEM.Detector.EELS.collection_angle": 20.0}),
+        ("steel_phases", "Signal1D", ("Two theta", "deg"), {}),
+        ("tungsten_flakes", "Signal1D", ("Binding energy", "eV"), {}),
+        ("polymer_blend", "Signal1D", ("Raman shift", "1/cm"), {}),
+    ],
+)  # fmt: skip
+def test_hyperspy_opens_it_with_its_axes_units_and_data(
+    tmp_path: Path, exspy: Any, name: str, kind: str, axis: tuple[str, str], instrument: dict[str, float]
+) -> None:
+    """exspy brings HyperSpy's signals for EDS and EELS."""
+    import hyperspy.api as hs
+
+    specimen = load_specimen(name, shape=(3, 4))
+    scenes = Scenes(specimen, 500.0, 0.002, 4, Counting(), False, Effects(), tmp_path / "scan.zspy")
+    spectra = scenes.make().measure(np.arange(12, dtype=np.uint32), np.zeros(12, np.int64), np.full(12, 0.002))
+    scenes.save()
+    with warnings.catch_warnings():
+        # zarr 2, as in `read_back`.
+        warnings.simplefilter("ignore")
+        signal = hs.load(str(tmp_path / "scan.zspy"))
+    assert type(signal).__name__ == kind
+    np.testing.assert_array_equal(signal.data.reshape(12, -1), spectra)
+    x, y = signal.axes_manager.navigation_axes
+    assert [(a.name, a.units, a.scale, a.size) for a in (y, x)] == [
+        ("y", "nm", specimen.step_nm, 3), ("x", "nm", specimen.step_nm, 4)
+    ]  # fmt: skip
+    (spectral,) = signal.axes_manager.signal_axes
+    assert (spectral.name, spectral.units) == axis
+    np.testing.assert_allclose(spectral.axis, specimen.axis.values)
+    assert signal.metadata.General.title == name
+    for key, value in instrument.items():
+        assert signal.metadata.get_item(f"Acquisition_instrument.{key}") == value
+    truth = signal.original_metadata.truth
+    np.testing.assert_allclose(truth.abundances @ truth.endmembers, 500 * specimen.expected())
+    np.testing.assert_allclose(truth.dwell_s, 0.002)
 
 
 def test_values_of_an_integrating_detector_are_kept_as_they_are(tmp_path: Path) -> None:
