@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from simulator import panel
@@ -148,9 +149,9 @@ def replay(
         def scene() -> Scene:
             return FileScene(recorded, counts=counts, seed=seed, list_mode=list_mode)
 
-        dwell_s = dwell or recorded.dwell_s or 0.001
+        dwell_s, positions = dwell or recorded.dwell_s or 0.001, scan_order(recorded.nav_shape, order.value, seed=seed)
         plan = Plan(
-            scan_order(recorded.nav_shape, order.value, seed=seed),
+            positions[recorded.measured()[positions]],
             passes=passes or recorded.frames,
             dwell_s=dwell_s,
             actions=words(actions),
@@ -173,9 +174,12 @@ def _describe(sample: Specimen, nav_shape: tuple[int, ...], counts: float, passe
 
 def _describe_file(recorded: Recorded, plan: Plan) -> None:
     shape = " x ".join(map(str, recorded.nav_shape))
+    left_out = int(np.prod(recorded.nav_shape)) - len(plan.order)
     console.print(f"[bold]{recorded.title}[/]", highlight=False)
     console.print(
         f"{recorded.technique}, {shape} positions, {recorded.axis.size} channels, {plan.passes} passes of "
         f"{recorded.frames} frames, {recorded.mean_counts():.4g} counts in a spectrum",
         highlight=False,
     )
+    if left_out:
+        console.print(f"{left_out} positions are left out: not all of their values are numbers", highlight=False)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,6 +26,14 @@ from streamer.wire.data import DTYPES
 
 MOST_SPARSE = 0.05
 """Integer data with fewer non-empty channels than this are kept sparse."""
+PROBED_SPECTRA = 4096
+"""Spectra, evenly spread, on which that is judged."""
+PART_BYTES = 1 << 26
+"""Data are searched for counts in parts of this size: what is empty of a huge file need not be in memory."""
+
+
+class UnreadableError(ValueError):
+    """No reader could make anything of a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +84,14 @@ class Recorded:
         total, n = float(self.counts.sum(dtype=np.float64)), int(self.counts.shape[0])
         return total / n
 
+    def measured(self) -> NDArray[np.bool_]:
+        """Return which positions have numbers in all channels and frames, bool[n]."""
+        n = int(np.prod(self.nav_shape))
+        if self.is_sparse or self.counts.dtype.kind != "f":
+            return np.ones(n, dtype=bool)
+        finite: NDArray[np.bool_] = np.isfinite(self.counts).all(axis=1).reshape(self.frames, n).all(axis=0)
+        return finite
+
 
 def read(path: Path) -> Recorded:
     """Read a file.
@@ -87,11 +104,15 @@ def read(path: Path) -> Recorded:
         Where it cannot be opened.
     """
     if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        try:
+            archive = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, BadZipFile) as error:
+            raise UnreadableError(f"{path.name} is no .npz file ({error})") from error
+        with archive:
             return _from_npz(path.stem, dict(archive))
     try:
         return _from_rosetta(path)
-    except ValueError:
+    except UnreadableError:
         # RosettaSciIO needs a package of its own for event streams, and all of Velox's metadata.
         if not has_streams(path):
             raise
@@ -165,12 +186,26 @@ def _from_rosetta(path: Path) -> Recorded:
     if not path.is_file() and not path.is_dir():
         raise FileNotFoundError(f"no file {path}")
     found = _signals(path)
-    images = [s for s in found if sum(a["navigate"] for a in s["axes"]) in (1, 2, 3)]
-    images = [s for s in images if sum(not a["navigate"] for a in s["axes"]) == 1]
+    images = [s for s in found if _is_image(s)]
     if not images:
-        raise ValueError(f"{path.name}: no spectrum image among the {len(found)} data sets in it")
+        shapes = ", ".join(" x ".join(map(str, np.shape(s["data"]))) for s in found)
+        raise ValueError(f"{path.name}: no spectra of several positions in it, only data of {shapes or 'no'} values")
     largest = max(images, key=lambda s: np.asarray(s["data"]).size)
     return _from_signal(path.stem, largest)
+
+
+def _navigates(signal: Mapping[str, Any]) -> list[bool]:
+    """Return for each axis whether it is one of positions; old files say only that there are spectra."""
+    axes = signal["axes"]
+    if all("navigate" in a for a in axes):
+        return [bool(a["navigate"]) for a in axes]
+    spectra = signal.get("metadata", {}).get("Signal", {}).get("record_by") == "spectrum"
+    return [True] * (len(axes) - 1) + [not spectra]
+
+
+def _is_image(signal: Mapping[str, Any]) -> bool:
+    navigates = _navigates(signal)
+    return navigates.count(False) == 1 and navigates.count(True) in (1, 2, 3) and np.size(signal["data"]) > 0
 
 
 def _from_velox(path: Path) -> Recorded:
@@ -197,24 +232,32 @@ def _signals(path: Path) -> list[dict[str, Any]]:
             problems.append(f"{plugin['name']}: {type(error).__name__}: {error}")
         else:
             return signals
-    raise ValueError(f"{path.name} cannot be read ({'; '.join(problems)})")
+    raise UnreadableError(f"{path.name} cannot be read ({'; '.join(problems)})")
 
 
 def _from_signal(name: str, signal: Mapping[str, Any]) -> Recorded:
-    axes = signal["axes"]
-    spectral = next(i for i, a in enumerate(axes) if not a["navigate"])
+    axes, navigates = signal["axes"], _navigates(signal)
+    spectral = navigates.index(False)
     data = np.moveaxis(np.asarray(signal["data"]), spectral, -1)
-    navigation = [a for a in axes if a["navigate"]]
+    navigation = [a for a, is_position in zip(axes, navigates, strict=True) if is_position]
     frames, nav_shape = 1, data.shape[:-1]
     if len(nav_shape) == 3:
         # Three navigation axes of a map are its frames, lines and columns.
         frames, nav_shape, navigation = nav_shape[0], nav_shape[1:], navigation[1:]
     kind = str(signal.get("metadata", {}).get("Signal", {}).get("signal_type", ""))
     counts: Any = _wire_dtype(name, np.ascontiguousarray(data.reshape(-1, data.shape[-1])))
-    if counts.dtype.kind in "iu" and np.count_nonzero(counts) < MOST_SPARSE * counts.size:
-        counts = sp.csr_array(counts.astype(np.int64))
+    probe = counts[:: max(1, len(counts) // PROBED_SPECTRA)]
+    if counts.dtype.kind in "iu" and np.count_nonzero(probe) < MOST_SPARSE * probe.size:
+        counts = _without_empty(counts)
     axis = _signal_axis(axes[spectral], data.shape[-1])
     return Recorded(name, counts, frames, nav_shape, axis, _technique(kind), _plain_axes(navigation))
+
+
+def _without_empty(counts: NDArray[Any]) -> Any:
+    """Return counts (n, D) as a sparse matrix of int64."""
+    rows = max(1, PART_BYTES // (counts.shape[1] * counts.itemsize))
+    parts = [sp.csr_array(counts[i : i + rows]).astype(np.int64) for i in range(0, len(counts), rows)]
+    return sp.vstack(parts, format="csr")
 
 
 def _plain_axes(axes: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -184,6 +184,9 @@ def errors() -> Iterator[None]:
     """Say what is wrong in a sentence instead of a traceback."""
     try:
         yield
+    except MemoryError as error:
+        console.print(f"[red]not enough memory: {error}[/]", highlight=False)
+        raise typer.Exit(EXIT_ERROR) from error
     except (ValueError, OSError) as error:
         console.print(f"[red]{error}[/]", highlight=False)
         raise typer.Exit(EXIT_ERROR) from error

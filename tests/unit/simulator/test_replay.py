@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -119,7 +120,7 @@ def test_points_with_coordinates_are_positions(tmp_path: Path) -> None:
     np.testing.assert_array_equal(header.map.axis.array(), np.arange(10.0) ** 2)
 
 
-def test_a_hyperspy_file_is_read_by_rosettasciio(tmp_path: Path, counts: np.ndarray[Any, Any]) -> None:
+def write_hspy(path: Path, data: np.ndarray[Any, Any], kind: dict[str, str], *, navigate: bool = True) -> None:
     from rsciio import hspy
 
     axes = [
@@ -127,14 +128,40 @@ def test_a_hyperspy_file_is_read_by_rosettasciio(tmp_path: Path, counts: np.ndar
         for i, (n, u, s, nav) in enumerate([("y", "nm", 4, True), ("x", "nm", 5, True), ("E", "keV", 16, False)])
     ]
     signal = {
-        "data": counts[0], "axes": axes, "original_metadata": {}, "learning_results": {},
-        "metadata": {"Signal": {"signal_type": "EDS_TEM"}, "General": {"title": "t"}},
+        "data": data, "axes": axes, "original_metadata": {}, "learning_results": {},
+        "metadata": {"Signal": kind, "General": {"title": "t"}},
         "package_info": {}, "tmp_parameters": {}, "models": {}, "attributes": {"_lazy": False},
     }  # fmt: skip
-    hspy.file_writer(str(tmp_path / "a.hspy"), signal)
+    hspy.file_writer(str(path), signal)
+    if not navigate:
+        with h5py.File(path, "r+") as file:
+            for k in range(3):
+                del file[f"Experiments/t/axis-{k}"].attrs["navigate"]
+
+
+def test_a_hyperspy_file_is_read_by_rosettasciio(tmp_path: Path, counts: np.ndarray[Any, Any]) -> None:
+    write_hspy(tmp_path / "a.hspy", counts[0], {"signal_type": "EDS_TEM"})
     recorded = read(tmp_path / "a.hspy")
     assert (recorded.technique, recorded.nav_shape, recorded.axis.scale) == ("eds", (4, 5), 0.5)
     np.testing.assert_array_equal(summed(FileScene(recorded), 1)[0].reshape(4, 5, 16), counts[0])
+
+
+def test_axes_that_do_not_say_what_they_are(tmp_path: Path, counts: np.ndarray[Any, Any]) -> None:
+    """Old files of HyperSpy say it for the whole; Bruker's say it of their spectra, and not of images beside them."""
+    write_hspy(tmp_path / "old.hspy", counts[0], {"signal_type": "EDS_SEM", "record_by": "spectrum"}, navigate=False)
+    recorded = read(tmp_path / "old.hspy")
+    assert (recorded.technique, recorded.nav_shape, recorded.axis.scale) == ("eds", (4, 5), 0.5)
+    np.testing.assert_array_equal(summed(FileScene(recorded), 1)[0].reshape(4, 5, 16), counts[0])
+    write_hspy(tmp_path / "images.hspy", counts[0], {"signal_type": ""}, navigate=False)
+    with pytest.raises(ValueError, match="only data of 4 x 5 x 16 values"):
+        read(tmp_path / "images.hspy")
+
+
+def test_positions_without_numbers_are_not_measured(tmp_path: Path) -> None:
+    data = np.ones((2, 3, 10), "f4")
+    data[1, 0, 4] = np.nan
+    np.savez(tmp_path / "holes.npz", data=data, axis=np.arange(10.0))
+    assert read(tmp_path / "holes.npz").measured().tolist() == [True, True, True, False, True, True]
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -143,6 +170,9 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         read(tmp_path / "a.docx")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "b.hspy")
+    (tmp_path / "d.npz").write_bytes(b"PK no")
+    with pytest.raises(ValueError, match=r"d.npz is no .npz file"):
+        read(tmp_path / "d.npz")
     np.savez(tmp_path / "c.npz", data=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="needs 'axis'"):
         read(tmp_path / "c.npz")
