@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from streamer.plot_labels import draw_labels, label_extremes, peak_labels
 from streamer.plot_maps import QUALITY, Look, draw_map, limits_of
 from streamer.run_data import Run, at_equal_dwell
 
@@ -213,9 +214,13 @@ def eigenspectra_figure(run: Run) -> Figure:
     heights = [2.0] + [1.0] * n
     axes = np.ravel(figure.subplots(1 + n, 1, sharex=True, squeeze=False, height_ratios=heights))
     draw_mean(axes[0], run)
+    labels = peak_labels(run)
+    draw_labels(axes[0], run, labels)
     for k, (ax, curve) in enumerate(zip(axes[1:], eigenspectra, strict=True)):
         ax.axhline(0, color="0.8", lw=0.6)
         ax.plot(_axis(run), curve, lw=0.8, color=_KEPT)
+        if labels:
+            label_extremes(ax, run, curve, labels)
         ax.text(-0.075, 0.5, f"{k + 1}", transform=ax.transAxes, ha="right", va="center", fontweight="bold")
         ax.locator_params(axis="y", nbins=3)
     if n:

@@ -15,9 +15,10 @@ import typer
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from simulator.sample import load_specimen
 from streamer.closing import Portrait
 from streamer.plot_maps import UNMEASURED, Look, draw_map, limits_of
-from streamer.plots import STYLE, maps_figure, scree_figure
+from streamer.plots import STYLE, eigenspectra_figure, maps_figure, scree_figure
 from streamer.report import _finite, make_report, numbers, report_command
 from streamer.run_data import Run
 from streamer.wire import Result
@@ -154,3 +155,17 @@ def test_numbers_are_json_whatever_they_are(tmp_path: Path) -> None:
     run.meta["decisions"][-1]["evidence"]["relative_error"] = float("inf")
     assert "inf" in json.dumps(numbers(run)).lower()
     assert json.dumps(_finite(numbers(run)), allow_nan=False)
+
+
+def test_peaks_of_the_mean_are_named_and_eigenspectra_say_which_of_them_they_carry(tmp_path: Path) -> None:
+    specimen = load_specimen("exercise", shape=(8, 8), channels=512)
+    mean = 20 * specimen.endmembers[:2].mean(axis=0)
+    difference = specimen.endmembers[0] - specimen.endmembers[1]
+    run = Run.load(write(tmp_path, (20, 30)))
+    header = dict(run.header) | {"axis": specimen.axis.to_map()}
+    basis = {"mean": mean, "eigenspectra": difference[None], "eigenvalues": np.array([3.0])}
+    figure = eigenspectra_figure(Run(header, {"counts": run.maps["counts"]}, specimen.axis.values, basis))
+    figure.draw_without_rendering()
+    said = [{text.get_text() for text in ax.texts} for ax in figure.axes]
+    assert {"Fe Ka", "Ni Ka", "Cr Ka"} <= said[0]
+    assert {"Fe Ka", "Ni Ka"} <= said[1]

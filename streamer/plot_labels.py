@@ -1,0 +1,80 @@
+"""Names of peaks and edges in the spectra of a report."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy.signal import find_peaks
+
+from models.candidates import Label, candidates, label_peaks
+from streamer.run_data import Run
+
+_PER_CURVE: Final = 4
+_CROWDED: Final = 0.018
+"""Labels nearer than this share of the axis would lie over each other; the bigger peak keeps its own."""
+
+
+def peak_labels(run: Run) -> list[Label]:
+    """Return names for the peaks of the mean spectrum of all that was measured; none where there are no tables."""
+    mean = np.asarray(run.basis.get("mean", ()), dtype=float)
+    counts = run.maps.get("counts")
+    if not mean.size or mean.size != run.axis.size or counts is None or "axis" not in run.header:
+        return []
+    measured = max(int(np.isfinite(counts).sum()), 1)
+    units = str(run.header["axis"].get("units", ""))
+    return label_peaks(str(run.header.get("technique", "")), run.axis, units, mean * measured)
+
+
+def draw_labels(ax: Axes, run: Run, labels: list[Label]) -> None:
+    """Write names above the peaks of a mean spectrum that is drawn already."""
+    mean = np.asarray(run.basis["mean"], dtype=float)
+    for label in _uncrowded(labels, float(np.ptp(run.axis))):
+        _write(ax, label.text, label.value, float(mean[_near(run.axis, label.value)].max()))
+    ax.margins(y=0.2)
+    ax.autoscale_view(scalex=False)
+
+
+def label_extremes(ax: Axes, run: Run, curve: NDArray[Any], labels: list[Label]) -> None:
+    """Write names at the largest peaks of an eigenspectrum, up or down: the mean's where it has one there."""
+    size = np.abs(curve)
+    reach = max(1, run.axis.size // 200)
+    peaks, _ = find_peaks(size, distance=3 * reach, height=0.1 * float(size.max()))
+    for at in sorted(peaks.tolist(), key=lambda i: -size[i])[:_PER_CURVE]:
+        text = _name(run, float(run.axis[at]), reach * float(np.ptp(run.axis)) / run.axis.size, labels)
+        if text:
+            _write(ax, text, float(run.axis[at]), float(curve[at]))
+    ax.margins(y=0.25)
+
+
+def _name(run: Run, value: float, reach: float, labels: list[Label]) -> str:
+    """Return the mean's name for a peak, or the two likeliest of the tables."""
+    known = min(labels, key=lambda label: abs(label.value - value), default=None)
+    if known is not None and abs(known.value - value) <= 0.3 * reach:
+        return known.text
+    technique, units = str(run.header.get("technique", "")), str(run.header["axis"].get("units", ""))
+    found = candidates(technique, value - reach, value + reach, units, most=2)
+    return " / ".join(" ".join(words.split()[:2]) for words in found)
+
+
+def _near(axis: NDArray[np.float64], value: float) -> slice:
+    at = int(np.argmin(np.abs(axis - value)))
+    reach = max(1, axis.size // 500)
+    return slice(max(at - reach, 0), at + reach + 1)
+
+
+def _write(ax: Axes, text: str, value: float, height: float) -> None:
+    side = 3 if height >= 0 else -8
+    ax.annotate(
+        text, (value, height), xytext=(0, side), textcoords="offset points", ha="center", fontsize=6, color="0.35"
+    )
+
+
+def _uncrowded(labels: list[Label], span: float) -> list[Label]:
+    kept: list[Label] = []
+    for label in sorted(labels, key=lambda one: -one.counts):
+        if all(abs(label.value - other.value) > _CROWDED * span for other in kept):
+            kept.append(label)
+    return kept
