@@ -108,6 +108,7 @@ class ScanTest:
         exposure: Float64,
         visits: NDArray[Any],
         bins: Float32 | None = None,
+        background: Float32 | None = None,
     ) -> tuple[Float32, NDArray[np.int64]]:
         """Anomaly score (n,) and the window (n,) where it is largest.
 
@@ -121,14 +122,19 @@ class ScanTest:
             Variance summed over channels (counts, for Poisson), and visits that the counts were collected in.
         bins : ndarray of float32, (n, total_bins), optional
             Bin sums of dense spectra, where they are known already.
+        background : ndarray of float32, (n, D), optional
+            Expected besides.
         """
         windows, floor = self.windows, (_FLOOR * exposure).astype(np.float32)
-        if self.noise.is_poisson and isinstance(spectra, sparse.csr_array) and _are_few(spectra):
+        counting = self.noise.is_poisson and background is None
+        if counting and isinstance(spectra, sparse.csr_array) and _are_few(spectra):
             shape = (windows.step, windows.n_bins, windows.total_bins)
             parts = (spectra.data, spectra.indices, spectra.indptr)
             score, window = scan_sparse(*parts, shape, scores, self.model, floor, self.mean)
             return score, window
         expected = scores @ self.model.T
+        if background is not None:
+            expected += windows.sums(windows.bins(background))
         found = windows.bins(spectra) if bins is None else bins
         if not self.noise.is_poisson:
             return self._gaussian(windows.sums(found), expected, visits)

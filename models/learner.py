@@ -141,7 +141,7 @@ class Learner:
         if self.n_seen < self._estimates_left[0]:
             return
         self._estimates_left = [n for n in self._estimates_left if n > self.n_seen]
-        noise = estimate_noise(np.concatenate([as_dense(visits.block) for visits in self._first]))
+        noise = estimate_noise(np.concatenate([as_dense(visits.gross) for visits in self._first]))
         if noise != self.noise:
             self.noise, self._tracker, self.exposure = noise, None, 0.0
             self._profile = np.zeros_like(self.total)
@@ -163,6 +163,8 @@ class Learner:
         squared = row_weights(exposure, typical, self._config.bright_clip)
         blocks = _gathered([visits.block for visits in waiting])
         self._profile += _weighted_sum(blocks, squared)
+        if waiting[0].background is not None:
+            self._profile += _weighted_sum([v.background for v in waiting if v.background is not None], squared)
         if isinstance(self._tracker, Moments):
             first = 0
             for block in blocks:
@@ -264,13 +266,16 @@ class Learner:
         if not self.noise.is_poisson:
             return
         step = max(1, int(index.size * self.mean_values_per_row / _REACH_VALUES))
-        rows = self._weighted(store, index[::step], exposure[::step])
+        rows = self._weighted(store, index[::step], exposure[::step], gross=True)
         self._reach = noise_reach(rows(), self._scaling_of(rows))
 
     def _weighted(
-        self, store: CountStore, index: NDArray[Any], exposure: Float64
+        self, store: CountStore, index: NDArray[Any], exposure: Float64, gross: bool = False
     ) -> Callable[[], Iterator[tuple[Block, Float64]]]:
-        """Blocks of the accumulated counts of positions, with squared row weights; anew at each call."""
+        """Blocks of the accumulated counts of positions, with squared row weights; anew at each call.
+
+        `gross` ones have the background, which their noise comes from.
+        """
         lit = exposure > 0
         index, exposure = index[lit], exposure[lit]
         typical = float(np.median(exposure)) if exposure.size else 0.0
@@ -279,7 +284,9 @@ class Learner:
         def blocks() -> Iterator[tuple[Block, Float64]]:
             first = 0
             for part, counts in store.chunks(index, self.rows_at_once):
-                yield as_float32(counts), squared[first : first + part.size]
+                background = store.background(part) if gross else None
+                block = as_float32(counts) if background is None else as_dense(counts) + background
+                yield block, squared[first : first + part.size]
                 first += part.size
 
         return blocks
@@ -315,7 +322,7 @@ class Learner:
             scaling = self._final_scaling(np.maximum(counted.total, 0.0), np.maximum(counted.profile, 0.0))
             return self._state(*counted.components(scaling, self._start(scaling), self._keep), scaling, n)
         blocks = self._weighted(store, index, exposure)
-        scaling = self._scaling_of(blocks)
+        scaling = self._scaling_of(self._weighted(store, index, exposure, gross=True))
         vectors, values = fit_components(
             lambda: (ScaledRows((block,), np.sqrt(squared), scaling) for block, squared in blocks()),
             scaling.n_groups,

@@ -159,7 +159,7 @@ class LinearEngine:
         index = np.asarray(index, dtype=np.uint32)
         if replace:
             index, counts = last_of_each(index, counts)
-        visits = read_visits(counts, self._windows)
+        visits = self._read(index, counts)
         published = self._map.published
         raw, anomaly, window = self._tested(published, visits)
         self._map.account(index, visits.total, visits.stored, replace)
@@ -186,7 +186,7 @@ class LinearEngine:
         raw = published.project(visits.block)
         exposure = self.noise.row_variance(visits.total, 1.0, self.n_channels)
         scores = published.shrinkage.apply(raw, exposure, fitted=False)
-        score, window = published.test(visits.block, scores, exposure, np.ones(n), visits.bins)
+        score, window = published.test(visits.block, scores, exposure, np.ones(n), visits.bins, visits.background)
         return raw, self._null.follow(score) if self._learner.noise_is_guessed else score, window
 
     def _learn(self, index: Index, visits: Visits, flagged: NDArray[np.bool_], window: NDArray[np.int64]) -> None:
@@ -200,8 +200,16 @@ class LinearEngine:
         released = self._held.release_crowds()
         released = released[self._map.store.complete(released)]
         if released.size:
-            self._learner.add(read_visits(self._map.store.rows(released), self._windows))
+            self._learner.add(self._read_stored(released))
         self._novelty_due = True
+
+    def _read(self, index: Index, counts: Counts) -> Visits:
+        """Counts of single visits, as they are tested and learnt."""
+        return read_visits(counts, self._windows)
+
+    def _read_stored(self, index: NDArray[Any]) -> Visits:
+        """The same of the accumulated counts of positions."""
+        return read_visits(self._map.store.rows(index), self._windows)
 
     def promote(self) -> Basis | None:
         """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt."""
@@ -331,10 +339,10 @@ class LinearEngine:
         for first in range(0, stored.size, rows):
             part = slice(first, first + rows)
             index = stored[part]
-            counts = self._map.reproject(index)
-            if counts is not None:
+            read = self._map.reproject(index)
+            if read is not None:
                 scores = published.shrinkage.apply(self._map.raw(index), exposure[part])
-                score, window[part] = published.test(counts, scores, exposure[part], self.visits[index])
+                score, window[part] = published.test(read[0], scores, exposure[part], self.visits[index], None, read[1])
                 self.anomaly[index] = score
         if self._learner.noise_is_guessed:
             self.anomaly[stored] = self._null.correct(self.anomaly[stored], self.anomaly[stored])

@@ -118,14 +118,15 @@ class ScoreMap:
         self._cursor += n
         return np.flatnonzero((self.visits[some] > 0) & ~self.exact[some]) + some.start
 
-    def reproject(self, index: NDArray[Any]) -> Counts | None:
-        """Make the raw scores of positions exact, where their counts are stored; returns those counts."""
+    def reproject(self, index: NDArray[Any]) -> tuple[Counts, Float32 | None] | None:
+        """Make the raw scores of positions exact, where their counts are stored; returns those and their background."""
         index = index[self.store.complete(index)]
         if self.published is None or not index.size:
             return None
         counts = as_float32(self.store.rows(index))
         self._set(index, self.published.project(counts))
-        return counts
+        background = self.store.background(index)
+        return (counts, None) if background is None else (as_float32(as_dense(counts) + background), background)
 
     def window(self, index: NDArray[Any], lo: int, hi: int) -> tuple[Float32, Float32]:
         """Denoised and raw counts (n,) of positions in channels lo to hi, NaN where not measured (raw: or stored)."""

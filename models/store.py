@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from models.base import Counts, Float64
+from models.base import Counts, Float32, Float64
 from models.segments import SegmentLog, narrowest
 
 _BLOCK = 256
@@ -133,6 +133,10 @@ class CountStore:
             if block is not None:
                 out[rows] += block[index[rows] % _BLOCK]
         return out
+
+    def background(self, index: NDArray[Any]) -> Float32 | None:
+        """What `rows` leaves out of the counts of positions, (n, D); nothing here."""
+        return None
 
     def chunks(self, index: NDArray[Any], size: int) -> Iterator[tuple[NDArray[Any], Counts]]:
         """Positions and their accumulated counts, `size` at a time."""

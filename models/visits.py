@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from models.anomaly import ScanWindows
-from models.base import Counts, Float32, Float64, Index
+from models.base import Counts, Float32, Float64, Index, as_dense
 from models.kernels import nonzero_rows, read_rows
 from models.preprocess import column_sums, csr_rows, row_sums
 
@@ -31,6 +32,8 @@ class Visits:
         Sums over channels and over spectra.
     bins : ndarray of float32, (n, total_bins), optional
         Bin sums, where the block is dense.
+    background : ndarray of float32, (n, D), optional
+        What was subtracted from the block. Sums and bins are those of the counts before: their noise is what it was.
     """
 
     stored: Counts
@@ -38,6 +41,12 @@ class Visits:
     total: Float64
     channels: Float64
     bins: Float32 | None = None
+    background: Float32 | None = None
+
+    @property
+    def gross(self) -> Float32 | sparse.csr_array:
+        """The block with what was subtracted from it."""
+        return self.block if self.background is None else self.block + self.background
 
     @property
     def n_values(self) -> int:
@@ -47,21 +56,40 @@ class Visits:
     def subset(self, rows: NDArray[np.bool_]) -> Visits:
         """Some of the visits (for learning; without bins)."""
         block = self.block[rows]
-        return Visits(block, block, self.total[rows], column_sums(block))
+        if self.background is None:
+            return Visits(block, block, self.total[rows], column_sums(block))
+        background = self.background[rows]
+        return Visits(block, block, self.total[rows], column_sums(block + background), background=background)
+
+    def net_of(self, background: Float32, windows: ScanWindows) -> Visits:
+        """The same visits with a background (n, D) subtracted."""
+        gross = np.asarray(as_dense(self.block))
+        bins = windows.bins(gross) if self.bins is None else self.bins
+        return Visits(self.stored, gross - background, self.total, self.channels, bins, background)
+
+
+def is_sparse(counts: NDArray[Any]) -> bool:
+    """Whether dense counts (n, D) are mostly zeros, by a few of the spectra."""
+    probe = counts[:: max(1, counts.shape[0] // _FEW_ROWS)]
+    return bool(counts.size) and bool(np.count_nonzero(probe) < _SPARSE_BELOW * probe.size)
+
+
+def compact(counts: Counts) -> Counts:
+    """Counts as they are kept: CSR where most channels are empty."""
+    if isinstance(counts, sparse.csr_array):
+        return counts
+    counts = np.ascontiguousarray(counts)
+    return csr_rows(*nonzero_rows(counts), counts.shape[1]) if is_sparse(counts) else counts
 
 
 def read_visits(counts: Counts, windows: ScanWindows) -> Visits:
     """Read counts of any numeric type, which are left as they are; dense ones that are mostly zeros become CSR."""
-    if not isinstance(counts, sparse.csr_array):
-        counts = np.ascontiguousarray(counts)
-        probe = counts[:: max(1, counts.shape[0] // _FEW_ROWS)]
-        if not counts.size or np.count_nonzero(probe) >= _SPARSE_BELOW * probe.size:
-            return Visits(counts, *read_rows(counts, windows.step, windows.total_bins))
-        stored = csr_rows(*nonzero_rows(counts), counts.shape[1])
-        if counts.shape[0] <= _FEW_ROWS:
-            return Visits(stored, *read_rows(counts, windows.step, windows.total_bins))
-        return _sparse_visits(stored)
-    return _sparse_visits(counts)
+    stored = compact(counts)
+    if not isinstance(stored, sparse.csr_array):
+        return Visits(stored, *read_rows(stored, windows.step, windows.total_bins))
+    if not isinstance(counts, sparse.csr_array) and counts.shape[0] <= _FEW_ROWS:
+        return Visits(stored, *read_rows(np.ascontiguousarray(counts), windows.step, windows.total_bins))
+    return _sparse_visits(stored)
 
 
 def _sparse_visits(stored: sparse.csr_array) -> Visits:

@@ -1,0 +1,55 @@
+"""Accumulated counts of positions whose background was found visit by visit and is kept beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Counts, Float32, as_dense
+from models.store import CountStore
+
+
+class NetStore(CountStore):
+    """Keeps counts as they were measured, and gives them net of background.
+
+    Parameters
+    ----------
+    n_positions, n_channels, limit_bytes : int
+        As of `CountStore`; the coefficients of the background take their part of the memory.
+    shapes : ndarray of float32, (M, D)
+        Spectra whose sums the backgrounds are.
+    """
+
+    def __init__(self, n_positions: int, n_channels: int, limit_bytes: int, shapes: Float32) -> None:
+        self._added: Float32 = np.zeros((n_positions, len(shapes)), dtype=np.float32)
+        self._shapes = shapes
+        super().__init__(n_positions, n_channels, max(limit_bytes - self._added.nbytes, 0))
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory held for counts and backgrounds."""
+        return super().bytes_used + self._added.nbytes
+
+    def add_background(self, index: NDArray[Any], added: Float32, replace: bool) -> None:
+        """Add the coefficients (n, M) of visits, before their counts come."""
+        if replace:
+            self._added[index] = 0.0
+        np.add.at(self._added, index, added)
+
+    def background(self, index: NDArray[Any]) -> Float32 | None:
+        """What `rows` leaves out of the counts of positions, (n, D)."""
+        return np.asarray(self._added[index] @ self._shapes)
+
+    def rows(self, index: NDArray[Any]) -> Counts:
+        """Accumulated net counts (n, D) at positions, dense float32."""
+        return np.asarray(as_dense(self.gross(index)) - self._added[index] @ self._shapes, dtype=np.float32)
+
+    def gross(self, index: NDArray[Any]) -> Counts:
+        """Accumulated counts (n, D) at positions as they were measured."""
+        return super().rows(index)
+
+    def background_sums(self, index: NDArray[Any], weights: NDArray[Any]) -> Float32:
+        """Backgrounds of positions summed over channels with weights (D,), (n,)."""
+        return np.asarray(self._added[index] @ (self._shapes @ weights.astype(np.float32)), dtype=np.float32)

@@ -1,0 +1,225 @@
+"""The linear engine behind preprocessing steps: it learns what they make of the counts, and publishes counts.
+
+What goes in and comes out is on the sender's axis. Raw counts are kept as they came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace as with_changes
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.axis import Axis
+from models.base import Basis, Counts, Float32, Float64, Index, as_dense
+from models.linear import BatchResult, LinearConfig, LinearEngine
+from models.netstore import NetStore
+from models.noise import NoiseModel
+from models.novelty import NoveltySpectra
+from models.preprocess import as_float32, row_sums
+from models.published import Published, empty_basis
+from models.steps import Steps, StepsConfig
+from models.store import CountStore
+from models.visits import Visits, compact, last_of_each, read_visits
+
+_ROWS = 4096
+
+
+class PreparedEngine(LinearEngine):
+    """A `LinearEngine` of prepared spectra that speaks of the sender's channels and counts.
+
+    Basis and scores are net of what was subtracted; denoised spectra and window maps have it added back. Normalising
+    a spectrum divides its noise too, and the fit weighs each spectrum by its noise: the two cancel term by term, so
+    that the model is the same with and without, and everything stays in counts. The scale is published beside.
+
+    Parameters
+    ----------
+    n_positions : int
+    steps : Steps
+        Of this series alone.
+    config, noise, axis :
+        As of `LinearEngine`; noise and axis are the sender's.
+    """
+
+    def __init__(
+        self,
+        n_positions: int,
+        steps: Steps,
+        config: LinearConfig | None = None,
+        noise: NoiseModel | None = None,
+        axis: Axis | None = None,
+    ) -> None:
+        layout, config = steps.layout, config or LinearConfig()
+        axis = axis or Axis("channel", "", layout.n_channels)
+        modelled = Axis(axis.name, axis.units, layout.n_modelled, listed=tuple(layout.axis_values(axis).tolist()))
+        super().__init__(
+            n_positions, layout.n_modelled, config, None if noise is None else layout.noise(noise), modelled
+        )
+        self._steps, self._layout, self._axis = steps, layout, axis
+        self._raw_totals: Float64 = np.zeros(n_positions)
+        self._shift_sum: Float64 = np.zeros(n_positions)
+        self._scale_sum: Float64 = np.zeros(n_positions)
+        self._added: Float32 | None = None
+        self._seen: tuple[Published, NoveltySpectra, Basis] | None = None
+        self._share = layout.share(np.zeros(layout.n_channels))
+        self._stores(n_positions, config.store_limit_bytes)
+
+    def _stores(self, n_positions: int, limit: int) -> None:
+        """Counts as the model takes them, and raw ones besides where those are others."""
+        layout, shapes = self._layout, self._steps.shapes
+        self._raw_store: CountStore | None = None
+        if self._steps.moves or not layout.is_plain:
+            part = limit * layout.n_channels // (layout.n_channels + layout.n_modelled)
+            self._raw_store, limit = CountStore(n_positions, layout.n_channels, part), limit - part
+        if shapes is None:
+            self._map.store = CountStore(n_positions, layout.n_modelled, limit)
+        else:
+            self._map.store = NetStore(n_positions, layout.n_modelled, limit, shapes)
+
+    @property
+    def totals(self) -> Float64:
+        """Accumulated counts of each position as they came, (P,)."""
+        return self._raw_totals
+
+    @property
+    def basis(self) -> Basis | None:
+        """The published basis on the sender's axis, net; its mean is NaN in channels that the model has not."""
+        published, novelties = self._map.published, self._map.novelties
+        if published is None:
+            return None
+        if self._seen is None or self._seen[0] is not published or self._seen[1] is not novelties:
+            self._share = self._steps.share
+            inner = self._map.basis()
+            mean = self._expanded(inner.mean[None, :])[0]
+            eigenspectra = self._layout.expand(inner.eigenspectra, self._share)
+            self._seen = published, novelties, with_changes(inner, mean=mean, eigenspectra=eigenspectra)
+        return self._seen[2]
+
+    def _expanded(self, spectra: NDArray[Any]) -> Float32:
+        return self._layout.expand(spectra, self._share, outside=np.nan)
+
+    def process(self, index: Index, counts: Counts, replace: bool = False) -> BatchResult:
+        """As `LinearEngine.process`, with counts (n, D) of the sender."""
+        index = np.asarray(index, dtype=np.uint32)
+        if replace:
+            index, counts = last_of_each(index, counts)
+            for sums in (self._raw_totals, self._shift_sum, self._scale_sum):
+                sums[index] = 0.0
+        np.add.at(self._raw_totals, index, row_sums(as_float32(counts)))
+        if self._raw_store is not None:
+            self._raw_store.add(index, compact(counts), replace)
+        prepared = self._steps.prepare(counts)
+        if prepared.shift is not None:
+            np.add.at(self._shift_sum, index, prepared.shift)
+        if prepared.scale is not None:
+            np.add.at(self._scale_sum, index, prepared.scale)
+        self._added, store = prepared.added, self._map.store
+        if prepared.added is not None and isinstance(store, NetStore):
+            store.add_background(index, prepared.added, replace)
+        result = super().process(index, prepared.counts, replace)
+        return with_changes(result, window=self._layout.ranges(result.window))
+
+    def _read(self, index: Index, counts: Counts) -> Visits:
+        visits = read_visits(counts, self._windows)
+        if self._added is None or self._steps.shapes is None:
+            return visits
+        return visits.net_of(self._added @ self._steps.shapes, self._windows)
+
+    def _read_stored(self, index: NDArray[Any]) -> Visits:
+        store = self._map.store
+        background = store.background(index)
+        if background is None or not isinstance(store, NetStore):
+            return super()._read_stored(index)
+        return read_visits(store.gross(index), self._windows).net_of(background, self._windows)
+
+    def promote(self) -> Basis | None:
+        """As `LinearEngine.promote`, on the sender's axis."""
+        return None if super().promote() is None else self.basis
+
+    def finish(self) -> Basis:
+        """As `LinearEngine.finish`, on the sender's axis."""
+        super().finish()
+        return self.basis or empty_basis(self._layout.n_channels)
+
+    def denoise(self, index: NDArray[Any]) -> Float32:
+        """Denoised accumulated spectra (n, D) with their background; NaN in channels that the model has not."""
+        return self._published(index, self._map.denoise(np.asarray(index)))
+
+    def _published(self, index: NDArray[Any], net: Float32) -> Float32:
+        background = self._map.store.background(np.asarray(index))
+        return self._expanded(net if background is None else net + background)
+
+    def spectrum(self, index: int) -> tuple[Float32, Float32, Float32]:
+        """Raw, denoised and expected counts (D,) of one position."""
+        at = np.array([index])
+        raw = np.asarray(as_dense(self._raw(at))[0], dtype=np.float32)
+        return raw, self.denoise(at)[0], self._published(at, self._map.expected(at))[0]
+
+    def _raw(self, index: NDArray[Any]) -> Counts:
+        """Raw counts (n, D) of positions."""
+        store = self._map.store if self._raw_store is None else self._raw_store
+        return store.gross(index) if isinstance(store, NetStore) else store.rows(index)
+
+    def background_of(self, index: int) -> Float32 | None:
+        """What is not signal in the counts (D,) of a position; None where nothing is subtracted."""
+        found = self._map.store.background(np.array([index]))
+        return None if found is None else self._expanded(found)[0]
+
+    def window(self, channels: tuple[int, int]) -> tuple[Float32, Float32]:
+        """Denoised and raw counts (P,) in a half-open channel range, NaN where not measured or not modelled."""
+        denoised, raw = self.net_window(channels), np.full(self.n_positions, np.nan, dtype=np.float32)
+        measured, store, shapes = self._map.measured, self._map.store, self._steps.shapes
+        if self._map.published is None:
+            return denoised, raw
+        if isinstance(store, NetStore) and shapes is not None:
+            sums = self._layout.expand(shapes, self._share)[:, slice(*channels)].sum(axis=1)
+            denoised[measured] += store.background_sums(measured, sums)
+        kept = measured[(store if self._raw_store is None else self._raw_store).complete(measured)]
+        for first in range(0, kept.size, _ROWS):
+            part = kept[first : first + _ROWS]
+            raw[part] = np.asarray(self._raw(part)[:, slice(*channels)].sum(axis=1)).ravel()
+        return denoised, raw
+
+    def net_window(self, channels: tuple[int, int]) -> Float32:
+        """Denoised counts (P,) in a half-open channel range without background."""
+        out = np.full(self.n_positions, np.nan, dtype=np.float32)
+        basis, measured = self.basis, self._map.measured
+        if basis is not None and measured.size:
+            weights = basis.eigenspectra[:, slice(*channels)].sum(axis=1, dtype=np.float64)
+            mean = basis.mean[slice(*channels)].sum(dtype=np.float64)
+            out[measured] = self._map.scores(measured) @ weights + mean
+        return out
+
+    def step_maps(self) -> dict[str, Float32]:
+        """Maps (P,) of what steps found: shift in axis units (mean of the visits), scale (their sum)."""
+        out, visits = {}, np.where(self.visits > 0, self.visits, np.nan)
+        if self._steps.moves and self._steps.config.align is not None:
+            home = int(np.clip(round(self._axis.to_channel(self._steps.config.align)), 0, self._axis.size - 1))
+            step = float(np.gradient(self._axis.values)[home])
+            out["shift"] = (self._shift_sum / visits * step).astype(np.float32)
+        if self._steps.scales:
+            out["scale"] = np.where(self.visits > 0, self._scale_sum, np.nan).astype(np.float32)
+        return out
+
+    def state_summary(self) -> dict[str, Any]:
+        """As of `LinearEngine`, with the steps and how each is undone."""
+        summary = super().state_summary() | {"steps": self._steps.config.told()}
+        if self._raw_store is not None:
+            summary["store_bytes"] += self._raw_store.bytes_used
+        return summary
+
+
+def make_engine(
+    n_positions: int, config: LinearConfig, noise: NoiseModel | None, axis: Axis, steps: StepsConfig
+) -> LinearEngine:
+    """The linear engine of a series, behind steps where there are any.
+
+    Raises
+    ------
+    ValueError
+        Where the axis has no room for a step, with a sentence for the operator.
+    """
+    if steps.is_nothing:
+        return LinearEngine(n_positions, axis.size, config, noise, axis)
+    return PreparedEngine(n_positions, Steps(steps, axis, noise), config, noise, axis)
