@@ -123,11 +123,11 @@ class Aligner:
 
 
 def interpolated(counts: NDArray[Any], shift: Float64) -> Float32:
-    """Dense spectra (n, D) moved down by `shift` (n,) channels; beyond the ends the last channel goes on."""
+    """Dense spectra (n, D) moved down by `shift` (n,) channels; what would come from beyond an end is mirrored."""
     whole = np.rint(shift).astype(np.int64)
     below, above = (w.astype(np.float32)[:, None] for w in _weights(shift - whole))
     reach = int(np.abs(whole).max(initial=0)) + 1
-    padded = np.pad(np.asarray(counts, dtype=np.float32), ((0, 0), (reach, reach)), mode="edge")
+    padded = np.pad(np.asarray(counts, dtype=np.float32), ((0, 0), (reach, reach)), mode="reflect")
     size = counts.shape[1]
     out = np.empty((counts.shape[0], size), dtype=np.float32)
     for step in np.unique(whole).tolist():

@@ -50,6 +50,6 @@ class NetStore(CountStore):
         """Accumulated counts (n, D) at positions as they were measured."""
         return super().rows(index)
 
-    def background_sums(self, index: NDArray[Any], weights: NDArray[Any]) -> Float32:
-        """Backgrounds of positions summed over channels with weights (D,), (n,)."""
-        return np.asarray(self._added[index] @ (self._shapes @ weights.astype(np.float32)), dtype=np.float32)
+    def background_sums(self, index: NDArray[Any], sums: Float32) -> Float32:
+        """Backgrounds (n,) of positions summed over channels, from such sums (M,) of the shapes."""
+        return np.asarray(self._added[index] @ sums)

@@ -78,6 +78,11 @@ class PreparedEngine(LinearEngine):
             self._map.store = NetStore(n_positions, layout.n_modelled, limit, shapes)
 
     @property
+    def subtracts(self) -> bool:
+        """Whether something is subtracted from the counts before the model sees them."""
+        return self._steps.shapes is not None
+
+    @property
     def totals(self) -> Float64:
         """Accumulated counts of each position as they came, (P,)."""
         return self._raw_totals

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.linear_config import LinearConfig
+from models.steps import StepsConfig
 from streamer.wire import Limits, Stins
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -97,6 +99,66 @@ class LinearSection(Section):
         )
 
 
+class StepsSection(Section):
+    """What is done to spectra of this technique before the model sees them; raw counts are kept as they came."""
+
+    crop: tuple[float, float] | None = Field(None, description="range of the axis that is modelled, in axis units")
+    rebin: Annotated[int, Field(ge=1)] = Field(1, description="neighbouring channels that are summed into one")
+    dead_channels: list[Annotated[int, Field(ge=0)]] = Field([], description="channels that count wrongly")
+    align: FiniteFloat | None = Field(
+        None, description="where a peak belongs, in axis units (0 for the zero loss); spectra are shifted to it"
+    )
+    align_within: PositiveFloat = Field(10.0, description="largest shift that is looked for, in axis units")
+    dark: FiniteFloat | list[FiniteFloat] = Field(
+        0.0, description="counts of a visit without signal: one number, or a list with one for each channel"
+    )
+    background: Literal["none", "power_law", "asls", "arpls", "snip"] = Field(
+        "none", description="background that is subtracted from each spectrum"
+    )
+    background_window: tuple[float, float] | None = Field(
+        None, description="range before an edge where power_law is fitted, in axis units"
+    )
+    stiffness: PositiveFloat = Field(1e5, description="of asls and arpls: penalty of curvature (lam)")
+    half_window: Annotated[int, Field(ge=1)] = Field(
+        20, description="of snip: half the width of the widest peak, in channels"
+    )
+    normalise: Literal["none", "total", "peak", "snv", "minmax"] = Field(
+        "none", description="scale of each spectrum (or channel: minmax)"
+    )
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name in ("crop", "background_window"):
+            given = getattr(self, name)
+            if given is not None and not given[0] < given[1]:
+                raise ValueError(f"{name}: {given[0]} to {given[1]} is empty; give [lo, hi] in axis units")
+        if self.background == "power_law" and self.background_window is None:
+            raise ValueError("background: power_law needs background_window, the range before the edge")
+        return self
+
+    def steps(self) -> StepsConfig:
+        """Return it as the engine takes it."""
+        given = self.model_dump()
+        dark = given["dark"] if isinstance(given["dark"], list) else [given["dark"]]
+        return StepsConfig(**{**given, "dead_channels": tuple(given["dead_channels"]), "dark": tuple(dark)})
+
+
+class StepsByTechnique(Section):
+    """Preprocessing, by the technique that a header names; nothing is done unless it is asked for."""
+
+    eds: StepsSection = StepsSection(align_within=0.2)
+    eels: StepsSection = StepsSection(align_within=10.0)
+    xrd: StepsSection = StepsSection(align_within=1.0)
+    xps: StepsSection = StepsSection(align_within=5.0)
+    raman: StepsSection = StepsSection(align_within=20.0)
+    other: StepsSection = StepsSection()
+
+    def of(self, technique: str) -> StepsConfig:
+        """Return the steps for a technique."""
+        section: StepsSection = getattr(self, technique)
+        return section.steps()
+
+
 class PipelineConfig(Section):
     """Everything that the pure part of the daemon can be told."""
 
@@ -110,6 +172,7 @@ class PipelineConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     decisions: DecisionConfig = DecisionConfig()
     linear: LinearSection = LinearSection()
+    steps: StepsByTechnique = StepsByTechnique()
 
     @model_validator(mode="after")
     def _windows_are_ranges(self) -> Self:

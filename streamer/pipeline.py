@@ -235,6 +235,7 @@ class Pipeline:
             Log("info", "series", text),
             *(Log("warning", "header", w) for w in message.warnings),
             *current.note_endpoint(message.map.replay),
+            *current.told(),
             current.series_event("start"),
         ]
 

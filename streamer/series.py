@@ -8,22 +8,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.axis import Axis
-from models.linear import BatchResult, LinearEngine
-from models.noise import NoiseModel
+from models.linear import BatchResult
 from streamer.config import PipelineConfig
 from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
 from streamer.events import AskReplay, Count, Event, Log, Publish
+from streamer.fitting import engine_of, model_axis
 from streamer.replays import ReplayPlan, allowed_endpoint
 from streamer.scan import Placed, Scan, groups, join
 from streamer.schedule import PromotionSchedule
 from streamer.wire import (
-    AxisMap,
     Block,
     EndMap,
     Header,
     Heartbeat,
-    NoiseMap,
     Result,
     SeriesEnd,
     WireError,
@@ -33,18 +30,6 @@ from streamer.wire import (
 REPLAY_PATIENCE_NS = 10 * NS_PER_S
 STRAGGLER_NS = NS_PER_S // 2
 MOST_ANOMALIES = 8
-
-
-def model_axis(axis: AxisMap) -> Axis:
-    """Return the wire's axis as the models take it."""
-    listed = None if axis.values is None else tuple(axis.values)
-    return Axis(axis.name, axis.units, axis.n_channels, axis.offset, axis.scale or 1.0, listed)
-
-
-def _noise(noise: NoiseMap | None) -> NoiseModel | None:
-    if noise is None:
-        return None
-    return NoiseModel(noise.model, noise.gain, noise.offset, noise.read_sigma)
 
 
 class Series:
@@ -70,13 +55,7 @@ class Series:
         self.source_host = source_host
         self.scan = Scan(header)
         self.axis = model_axis(header.map.axis)
-        self.engine = LinearEngine(
-            self.scan.n_positions,
-            self.scan.n_channels,
-            config.linear.linear(),
-            _noise(header.map.noise),
-            self.axis,
-        )
+        self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, config)
         self.plan = ReplayPlan(origin)
         self.plan.seen(origin)
         self.ledger = Ledger(name, header.map)
@@ -122,10 +101,20 @@ class Series:
         placed = self.scan.place(block, t_ns)
         if placed is None:
             return self.duplicate()
+        events: list[Event] = []
         if block.map.axis is not None:
             self.axis = model_axis(self.scan.axis)
+            if not self.scan.books.processed:
+                # Steps that speak of energies are for the calibrated axis, if it comes with the first data.
+                self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, self.config)
+                events = self.told()
         self._pending.append(placed)
-        return []
+        return events
+
+    def told(self) -> list[Event]:
+        """Return what the operator should know of the series, once."""
+        told, self._untold = self._untold, []
+        return [Log("warning", "steps", text) for text in told]
 
     def duplicate(self) -> list[Event]:
         """Count a message that was received before."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.prepared import PreparedEngine
 from streamer.requests import RequestError
 from streamer.series import Series
 from streamer.wire import Result, f4
@@ -40,6 +41,14 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
         if channels[0] < channels[1]:
             names = [f"window/{label}", f"raw/{label}"]
             yield from _in_pieces(series, names, partial(engine.window, channels))
+            if isinstance(engine, PreparedEngine) and engine.subtracts:
+                yield from _in_pieces(series, [f"net/{label}"], partial(_net, engine, channels))
+    if isinstance(engine, PreparedEngine):
+        yield from engine.step_maps().items()
+
+
+def _net(engine: PreparedEngine, channels: tuple[int, int], index: NDArray[np.int64]) -> list[NDArray[Any]]:
+    return [engine.net_window(channels, index)]
 
 
 def _in_pieces(
@@ -163,7 +172,11 @@ def _spectrum(series: Series, params: Mapping[str, Any]) -> Found:
     if not series.engine.visits[index]:
         raise RequestError(f"spectrum: position {index} has not been measured")
     raw, denoised, expected = series.engine.spectrum(index)
-    return Found({"index": index}, {"raw": f4(raw), "denoised": f4(denoised), "expected": f4(expected)})
+    arrays = {"raw": f4(raw), "denoised": f4(denoised), "expected": f4(expected)}
+    background = series.engine.background_of(index) if isinstance(series.engine, PreparedEngine) else None
+    if background is not None:
+        arrays["background"] = f4(background)
+    return Found({"index": index}, arrays)
 
 
 def _window(series: Series, params: Mapping[str, Any]) -> Found:
