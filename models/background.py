@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.base import Float32, Float64
 
 _KNOTS = 128
+_MEANS = 256
 _POWER_KNOTS = 64
 _SPREAD = 0.3
 _EXPONENTS = (0.5, 8.0)
@@ -50,6 +51,8 @@ class Background(Protocol):
     """Finds the background of each spectrum."""
 
     knots: Knots
+    is_cheap: bool
+    """Whether the backgrounds of a whole map are found in milliseconds."""
 
     def find(self, counts: NDArray[Any]) -> Float32:
         """Background (n, M) at the knots, of spectra (n, m)."""
@@ -80,6 +83,8 @@ class PowerLaw:
     ValueError
         Where fewer than 8 channels lie in the window, or losses there are not positive.
     """
+
+    is_cheap = True
 
     def __init__(self, values: Float64, window: tuple[float, float]) -> None:
         inside = np.flatnonzero((values >= window[0]) & (values <= window[1]))
@@ -119,7 +124,10 @@ class PowerLaw:
 
 
 class Baseline:
-    """A baseline of pybaselines (Erb 2025), spectrum by spectrum: a millisecond or two for a thousand channels.
+    """A baseline of pybaselines (Erb 2025), spectrum by spectrum, in tenths of a millisecond each.
+
+    It is found in means of neighbouring channels, some 256 of them: faster, and closer to the middle of the noise,
+    whose lower edge such baselines follow.
 
     Parameters
     ----------
@@ -128,10 +136,12 @@ class Baseline:
         Asymmetric least squares (Eilers 2003), asymmetrically reweighted penalised least squares (Baek et al. 2015),
         or iterative peak clipping (Ryan et al. 1988; Morhac 2008).
     stiffness : float
-        Penalty of curvature, `lam`, of the first two.
+        Penalty of curvature in single channels, `lam`, of the first two.
     half_window : int
         Half of the widest peak in channels, for the third.
     """
+
+    is_cheap = False
 
     def __init__(
         self, n_channels: int, method: Literal["asls", "arpls", "snip"], stiffness: float, half_window: int
@@ -140,19 +150,23 @@ class Baseline:
         from pybaselines import Baseline as Fitter
 
         self.knots = even_knots(n_channels)
-        fitter = Fitter(np.arange(n_channels, dtype=np.float64))
-        self._fit = getattr(fitter, method)
+        step = max(1, n_channels // _MEANS)
+        self._starts = np.arange(0, n_channels, step)
+        self._sizes = np.diff(self._starts, append=n_channels)
+        self._middles = self._starts + 0.5 * (self._sizes - 1)
+        self._fit = getattr(Fitter(self._middles), method)
         if method == "snip":
-            self._options: dict[str, Any] = {"max_half_window": half_window, "decreasing": True}
+            widest = max(1, min(round(half_window / step), (self._starts.size - 1) // 2))
+            self._options: dict[str, Any] = {"max_half_window": widest, "decreasing": True}
         else:
-            self._options = {"lam": stiffness}
+            # A curvature is four powers of the channel's width.
+            self._options = {"lam": stiffness / step**4}
 
     def find(self, counts: NDArray[Any]) -> Float32:
         """Background (n, M) at the knots, of spectra (n, m)."""
         out = np.empty((counts.shape[0], self.knots.at.size), dtype=np.float32)
-        for row, spectrum in enumerate(np.asarray(counts, dtype=np.float64)):
-            if spectrum.any():
-                out[row] = self._fit(spectrum, **self._options)[0][self.knots.at]
-            else:
-                out[row] = 0.0
+        means = np.add.reduceat(np.asarray(counts, dtype=np.float64), self._starts, axis=1) / self._sizes
+        for row, spectrum in enumerate(means):
+            found = self._fit(spectrum, **self._options)[0] if spectrum.any() else spectrum
+            out[row] = np.interp(self.knots.at, self._middles, found)
         return out

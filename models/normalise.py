@@ -12,23 +12,22 @@ from models.base import Float64
 Normalisation = Literal["none", "total", "peak", "snv", "minmax"]
 
 
-def row_scale(net: NDArray[Any], kind: Normalisation) -> Float64:
-    """What each spectrum (n, m) is divided by, (n,); 1 where that would be nothing.
+def row_scale(net: NDArray[Any], kind: Normalisation) -> tuple[Float64, Float64]:
+    """What is taken off each spectrum (n, m), and what it is then divided by, (n,) each; 1 where that would be nothing.
 
     Parameters
     ----------
     kind : str
-        'total' counts, the highest channel ('peak'), or the standard deviation over channels ('snv').
+        'total' counts, the highest channel ('peak'), or mean and standard deviation over channels ('snv').
     """
+    level = np.zeros(net.shape[0])
     if kind == "total":
         scale = net.sum(axis=1, dtype=np.float64)
     elif kind == "peak":
         scale = net.max(axis=1).astype(np.float64)
-    elif kind == "snv":
-        scale = net.std(axis=1, dtype=np.float64)
     else:
-        scale = np.ones(net.shape[0])
-    return np.where(scale > 0, scale, 1.0)
+        level, scale = net.mean(axis=1, dtype=np.float64), net.std(axis=1, dtype=np.float64)
+    return level, np.where(scale > 0, scale, 1.0)
 
 
 class ChannelRange:

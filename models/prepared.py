@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.axis import Axis
 from models.base import Basis, Counts, Float32, Float64, Index, as_dense
 from models.linear import BatchResult, LinearConfig, LinearEngine
+from models.netmaps import Backgrounds
 from models.netstore import NetStore
 from models.noise import NoiseModel
 from models.novelty import NoveltySpectra
@@ -30,8 +31,8 @@ class PreparedEngine(LinearEngine):
     """A `LinearEngine` of prepared spectra that speaks of the sender's channels and counts.
 
     Basis and scores are net of what was subtracted; denoised spectra and window maps have it added back. Normalising
-    a spectrum divides its noise too, and the fit weighs each spectrum by its noise: the two cancel term by term, so
-    that the model is the same with and without, and everything stays in counts. The scale is published beside.
+    a spectrum divides its noise too, and the fit weighs each spectrum by its noise: the two cancel term by term. So
+    the linear model is fitted to counts in any case, everything stays in counts, and the scale is published beside.
 
     Parameters
     ----------
@@ -67,7 +68,9 @@ class PreparedEngine(LinearEngine):
 
     def _stores(self, n_positions: int, limit: int) -> None:
         """Counts as the model takes them, and raw ones besides where those are others."""
-        layout, shapes = self._layout, self._steps.shapes
+        layout, shapes, after = self._layout, self._steps.shapes, self._steps.afterwards
+        self._after = None if after is None else Backgrounds(n_positions, after, self._map.denoise)
+        limit = max(limit - (0 if self._after is None else self._after.nbytes), 0)
         self._raw_store: CountStore | None = None
         if self._steps.moves or not layout.is_plain:
             part = limit * layout.n_channels // (layout.n_channels + layout.n_modelled)
@@ -79,8 +82,8 @@ class PreparedEngine(LinearEngine):
 
     @property
     def subtracts(self) -> bool:
-        """Whether something is subtracted from the counts before the model sees them."""
-        return self._steps.shapes is not None
+        """Whether something is subtracted from the counts, before the model sees them or after."""
+        return self._steps.shapes is not None or self._after is not None
 
     @property
     def totals(self) -> Float64:
@@ -98,6 +101,8 @@ class PreparedEngine(LinearEngine):
             inner = self._map.basis()
             mean = self._expanded(inner.mean[None, :])[0]
             eigenspectra = self._layout.expand(inner.eigenspectra, self._share)
+            if self._after is not None:
+                self._after.touch()
             self._seen = published, novelties, with_changes(inner, mean=mean, eigenspectra=eigenspectra)
         return self._seen[2]
 
@@ -122,6 +127,8 @@ class PreparedEngine(LinearEngine):
         self._added, store = prepared.added, self._map.store
         if prepared.added is not None and isinstance(store, NetStore):
             store.add_background(index, prepared.added, replace)
+        if self._after is not None:
+            self._after.touch(index)
         result = super().process(index, prepared.counts, replace)
         return with_changes(result, window=self._layout.ranges(result.window))
 
@@ -142,10 +149,17 @@ class PreparedEngine(LinearEngine):
         """As `LinearEngine.promote`, on the sender's axis."""
         return None if super().promote() is None else self.basis
 
+    def background(self) -> bool:
+        """As `LinearEngine.background`; then find backgrounds of denoised spectra."""
+        return super().background() or (self._after is not None and self._after.work(self._map.measured))
+
     def finish(self) -> Basis:
         """As `LinearEngine.finish`, on the sender's axis."""
         super().finish()
-        return self.basis or empty_basis(self._layout.n_channels)
+        basis = self.basis
+        if self._after is not None and basis is not None:
+            self._after.at(self._map.measured, refresh=True)
+        return basis or empty_basis(self._layout.n_channels)
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D) with their background; NaN in channels that the model has not."""
@@ -168,12 +182,16 @@ class PreparedEngine(LinearEngine):
 
     def background_of(self, index: int) -> Float32 | None:
         """What is not signal in the counts (D,) of a position; None where nothing is subtracted."""
-        found = self._map.store.background(np.array([index]))
+        at = np.array([index])
+        found = self._map.store.background(at)
+        if self._after is not None:
+            after = self._after.at(at, refresh=True) @ self._after.shapes
+            found = after if found is None else found + after
         return None if found is None else self._expanded(found)[0]
 
     def window(self, channels: tuple[int, int]) -> tuple[Float32, Float32]:
         """Denoised and raw counts (P,) in a half-open channel range, NaN where not measured or not modelled."""
-        denoised, raw = self.net_window(channels), np.full(self.n_positions, np.nan, dtype=np.float32)
+        denoised, raw = self._modelled(channels), np.full(self.n_positions, np.nan, dtype=np.float32)
         measured, store, shapes = self._map.measured, self._map.store, self._steps.shapes
         if self._map.published is None:
             return denoised, raw
@@ -187,7 +205,15 @@ class PreparedEngine(LinearEngine):
         return denoised, raw
 
     def net_window(self, channels: tuple[int, int]) -> Float32:
-        """Denoised counts (P,) in a half-open channel range without background."""
+        """Denoised counts (P,) in a half-open channel range without background, NaN where that is not known yet."""
+        out, measured = self._modelled(channels), self._map.measured
+        if self._after is not None and self._map.published is not None:
+            sums = self._layout.expand(self._after.shapes, self._share)[:, slice(*channels)].sum(axis=1)
+            out[measured] -= self._after.at(measured, refresh=False) @ sums
+        return out
+
+    def _modelled(self, channels: tuple[int, int]) -> Float32:
+        """What the model has (P,) in a half-open channel range."""
         out = np.full(self.n_positions, np.nan, dtype=np.float32)
         basis, measured = self.basis, self._map.measured
         if basis is not None and measured.size:

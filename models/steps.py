@@ -45,6 +45,8 @@ class StepsConfig:
         Counts that every visit has without signal: one number for all channels, or one for each; empty for none.
     background : str
         'power_law', or a baseline: 'asls', 'arpls', 'snip'.
+    background_at : 'result' or 'model'
+        Whether it is subtracted from what a model made of the counts, which is nearly always better, or before.
     background_window : tuple of float, optional
         Where a power law is fitted, in axis units.
     stiffness, half_window : float, int
@@ -60,6 +62,7 @@ class StepsConfig:
     align_within: float = 10.0
     dark: tuple[float, ...] = ()
     background: BackgroundKind = "none"
+    background_at: Literal["result", "model"] = "result"
     background_window: tuple[float, float] | None = None
     stiffness: float = 1e5
     half_window: int = 20
@@ -84,9 +87,11 @@ class StepsConfig:
             "rebin": (self.rebin > 1, "spread over the channels of a sum by the mean spectrum"),
             "dead_channels": (bool(self.dead_channels), "interpolated"),
             "dark": (any(self.dark), subtracted),
-            f"background {self.background}": (self.background != "none", subtracted),
-            f"normalise {self.normalise}": (self.normalise in {"total", "peak"}, f"{weighed}; map/scale"),
-            "normalise snv": (self.normalise == "snv", f"mean {subtracted}; scale {weighed}; map/scale"),
+            f"background {self.background}": (
+                self.background != "none",
+                "subtracted from denoised spectra: net maps" if self.background_at == "result" else subtracted,
+            ),
+            f"normalise {self.normalise}": (self.normalise in {"total", "peak", "snv"}, f"{weighed}; map/scale"),
             "normalise minmax": (self.normalise == "minmax", weighed),
         }
         return {name: how for name, (done, how) in steps.items() if done}
@@ -102,14 +107,15 @@ class Prepared:
         Aligned and summed, with everything that was counted in them: the noise is theirs.
     added : ndarray of float32, (n, M), optional
         What is not signal in them: coefficients of `Steps.shapes`.
-    scale : ndarray of float64, (n,), optional
-        What the net counts are divided by.
+    level, scale : ndarray of float64, (n,), optional
+        What is taken off the net counts, the same in every channel, and what they are then divided by.
     shift : ndarray of float64, (n,), optional
         Channels of the sender by which the spectra were moved down.
     """
 
     counts: Counts
     added: Float32 | None = None
+    level: Float64 | None = None
     scale: Float64 | None = None
     shift: Float64 | None = None
 
@@ -134,12 +140,15 @@ class Steps:
     def __init__(self, config: StepsConfig, axis: Axis, noise: NoiseModel | None = None) -> None:
         self.config, self._axis = config, axis
         self.layout = make_layout(axis, config.crop, config.rebin, config.dead_channels)
-        gain = (noise or POISSON).gain
         self._aligner: Aligner | None = None
         if config.align is not None:
-            self._aligner = Aligner(axis, config.align, config.align_within, axis.peak_width_channels(), gain)
+            self._aligner = Aligner(
+                axis, config.align, config.align_within, axis.peak_width_channels(), noise or POISSON
+            )
         self._dark = self._dark_of(config.dark)
-        self._background = self._background_of(config)
+        found, first = self._background_of(config), config.background_at == "model"
+        self._background: Background | None = found if first else None
+        self.afterwards: Background | None = None if first else found
         self._range = ChannelRange() if config.normalise == "minmax" else None
         self.shapes = self._all_shapes()
         self._seen: Float64 = np.zeros(axis.size)
@@ -177,14 +186,12 @@ class Steps:
         return Baseline(self.layout.n_modelled, config.background, config.stiffness, config.half_window)
 
     def _all_shapes(self) -> Float32 | None:
-        """Spectra (M, m) that are subtracted with some weight: the dark counts, background knots, a constant."""
+        """Spectra (M, m) that are subtracted with some weight: the dark counts, the background between its knots."""
         shapes = []
         if self._dark is not None:
             shapes.append(self.layout.apply(self._dark[None, :]))
         if self._background is not None:
             shapes.append(self._background.knots.matrix)
-        if self.config.normalise == "snv":
-            shapes.append(np.ones((1, self.layout.n_modelled), dtype=np.float32))
         return np.concatenate([as_dense(s) for s in shapes]).astype(np.float32) if shapes else None
 
     def prepare(self, counts: Counts) -> Prepared:
@@ -199,10 +206,10 @@ class Steps:
             counts = self._aligned(self._aligner, counts, shift)
         counts = self.layout.apply(counts)
         added = self._subtracted(counts)
-        scale = None
+        level = scale = None
         if self.scales:
-            scale = row_scale(self._net(counts, added), self.config.normalise)
-        return Prepared(counts, added, scale, shift)
+            level, scale = row_scale(self._net(counts, added), self.config.normalise)
+        return Prepared(counts, added, level, scale, shift)
 
     def _aligned(self, aligner: Aligner, counts: Counts, shift: Float64) -> Counts:
         if self._dark is None or np.ptp(self._dark) == 0:
@@ -220,8 +227,6 @@ class Steps:
         if self._background is not None:
             knots = self._background.knots.at.size
             added[:, known : known + knots] = self._background.find(self._net(counts, added))
-        if self.config.normalise == "snv":
-            added[:, -1] = self._net(counts, added).mean(axis=1)
         return added
 
     def _net(self, counts: Counts, added: Float32 | None) -> Float32:
@@ -233,8 +238,8 @@ class Steps:
         if self.shapes is None and not self.scales and self._range is None:
             return prepared.counts
         net = self._net(prepared.counts, prepared.added)
-        if prepared.scale is not None:
-            net = (net / prepared.scale[:, None]).astype(np.float32)
+        if prepared.level is not None and prepared.scale is not None:
+            net = ((net - prepared.level[:, None]) / prepared.scale[:, None]).astype(np.float32)
         return net if self._range is None else self._range.apply(net).astype(np.float32)
 
     def expand(self, spectra: NDArray[Any], outside: float = 0.0) -> Float32:
@@ -250,8 +255,8 @@ class Steps:
         """
         if self._range is not None:
             spectra = self._range.undo(spectra)
-        if prepared.scale is not None:
-            spectra = spectra * prepared.scale[:, None]
+        if prepared.level is not None and prepared.scale is not None:
+            spectra = spectra * prepared.scale[:, None] + prepared.level[:, None]
         if prepared.added is not None and self.shapes is not None:
             spectra = spectra + prepared.added @ self.shapes
         return self.layout.expand(spectra, self.share, outside=np.nan)

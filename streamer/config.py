@@ -115,6 +115,9 @@ class StepsSection(Section):
     background: Literal["none", "power_law", "asls", "arpls", "snip"] = Field(
         "none", description="background that is subtracted from each spectrum"
     )
+    background_at: Literal["result", "model"] = Field(
+        "result", description="subtract it from denoised spectra (net maps), which costs no precision, or before"
+    )
     background_window: tuple[float, float] | None = Field(
         None, description="range before an edge where power_law is fitted, in axis units"
     )

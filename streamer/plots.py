@@ -239,7 +239,7 @@ def draw_mean(ax: Axes, run: Run) -> None:
         ax.set_yscale("log")
         ax.set_ylim(bottom=max(float(np.percentile(positive, 2)), 1e-6 * float(positive.max())))
     ax.set_ylabel("counts")
-    ax.set_title(f"mean spectrum: {_number(mean.sum())} counts a position")
+    ax.set_title(f"mean spectrum: {_number(np.nansum(mean))} counts a position")
     ax.margins(x=0.01)
 
 

@@ -27,6 +27,10 @@ def feed(engine: LinearEngine, visits: list[np.ndarray], block: int = 200) -> Li
     return engine
 
 
+def sum_of(visits: list[np.ndarray]) -> np.ndarray:
+    return np.asarray(np.sum(visits, axis=0, dtype=np.int64))
+
+
 def engine_with(steps: StepsConfig, n: int = N, d: int = D, noise: NoiseModel | None = POISSON) -> LinearEngine:
     return make_engine(n, LinearConfig(), noise, Axis("Energy", "", d), steps)
 
@@ -48,7 +52,7 @@ def test_crop_rebin_and_mask_leave_raw_counts_and_the_axis_alone() -> None:
         visit[:, 400] = 500  # a hot channel
     config = StepsConfig(crop=(40.0, 960.0), rebin=2, dead_channels=(400,))
     engine = prepared(feed(engine_with(config, d=4 * D), visits))
-    total = np.sum(visits, axis=0, dtype=np.int64)
+    total = sum_of(visits)
     assert np.array_equal(engine.totals, total.sum(axis=1))
     raw, smooth, expected = engine.spectrum(7)
     assert np.array_equal(raw, total[7])
@@ -86,7 +90,7 @@ def test_a_hot_channel_that_is_masked_makes_no_component() -> None:
     assert ranks[1] == ranks[0] - 1
 
 
-@pytest.mark.parametrize("kind", ["total", "peak", "minmax"])
+@pytest.mark.parametrize("kind", ["total", "peak", "snv", "minmax"])
 def test_the_weighted_fit_is_the_same_with_and_without_normalisation(kind: Any) -> None:
     scene = eds_scene(100.0, side=SIDE, d=D)
     visits = [scene.visit(0)]
@@ -131,12 +135,12 @@ def test_background_is_subtracted_for_the_model_and_added_back_for_the_reader() 
     scene = Edges.scene(300.0)
     truth = scene.signal + scene.background
     visits = [np.random.default_rng(seed).poisson(truth).astype(np.uint16) for seed in range(2)]
-    config = StepsConfig(background="power_law", background_window=(405.0, 525.0))
+    config = StepsConfig(background="power_law", background_at="model", background_window=(405.0, 525.0))
     engine = prepared(feed(make_engine(N, LinearConfig(), POISSON, scene.axis, config), visits))
     assert engine.basis is not None
     assert 2 <= engine.basis.rank <= 4
     gross, raw = engine.window((130, 200))
-    total = np.sum(visits, axis=0, dtype=np.int64)
+    total = sum_of(visits)
     assert np.array_equal(raw, total[:, 130:200].sum(axis=1))
     true_net, true_gross = (2 * s[:, 130:200].sum(axis=1) for s in (scene.signal, truth))
     net = engine.net_window((130, 200))
@@ -152,6 +156,41 @@ def test_background_is_subtracted_for_the_model_and_added_back_for_the_reader() 
     assert np.isfinite(expected).all()
     # The noise is still that of the counts: nothing is flagged, nor is the noise taken for structure.
     assert (engine.anomaly > 14).mean() < 0.002
+
+
+@pytest.mark.parametrize("kind", ["power_law", "snip"])
+def test_background_of_what_is_denoised_changes_nothing_but_net_maps(kind: Any) -> None:
+    scene = Edges.scene(300.0)
+    truth = scene.signal + scene.background
+    visits = [np.random.default_rng(seed).poisson(truth).astype(np.uint16) for seed in range(2)]
+    config = StepsConfig(background=kind, background_window=(405.0, 525.0), half_window=150)
+    engine = prepared(feed(make_engine(N, LinearConfig(), POISSON, scene.axis, config), visits))
+    plain = feed(make_engine(N, LinearConfig(), POISSON, scene.axis, StepsConfig()), visits)
+    assert np.array_equal(engine.denoise(np.arange(N)), plain.denoise(np.arange(N)))
+    assert engine.basis is not None
+    assert plain.basis is not None
+    assert np.array_equal(engine.basis.eigenspectra, plain.basis.eigenspectra)
+    gross, net = engine.window((130, 200))[0], engine.net_window((130, 200))
+    background = engine.background_of(3)
+    assert background is not None
+    assert gross[3] - net[3] == pytest.approx(background[130:200].sum(), rel=1e-3)
+    if kind == "power_law":
+        true_net = 2 * scene.signal[:, 130:200].sum(axis=1)
+        assert np.sqrt(np.mean((net - true_net) ** 2)) < 0.06 * true_net.mean()
+
+
+def test_costly_backgrounds_are_found_when_there_is_time() -> None:
+    scene = Edges.scene(300.0)
+    visit = np.random.default_rng(0).poisson(scene.signal + scene.background).astype(np.uint16)
+    engine = prepared(make_engine(N, LinearConfig(), POISSON, scene.axis, StepsConfig(background="snip")))
+    engine.process(np.arange(40, dtype=np.uint32), visit[:40])
+    assert np.isnan(engine.net_window((130, 200))).all()
+    steps = 0
+    while engine.background():
+        steps += 1
+    assert steps >= 3
+    assert np.isfinite(engine.net_window((130, 200))[:40]).all()
+    assert np.isnan(engine.net_window((130, 200))[40:]).all()
 
 
 def test_a_subtraction_leaves_the_noise_model_as_it_was() -> None:
@@ -201,7 +240,9 @@ def test_replaced_counts_replace_what_steps_found() -> None:
     first, second = (
         np.random.default_rng(s).poisson(scene.signal + scene.background).astype(np.uint16) for s in (0, 1)
     )
-    config = StepsConfig(background="power_law", background_window=(405.0, 525.0), normalise="total")
+    config = StepsConfig(
+        background="power_law", background_at="model", background_window=(405.0, 525.0), normalise="total"
+    )
     once, twice = (make_engine(N, LinearConfig(), POISSON, scene.axis, config) for _ in range(2))
     index = np.arange(N, dtype=np.uint32)
     twice.process(index, first)
@@ -209,14 +250,17 @@ def test_replaced_counts_replace_what_steps_found() -> None:
         engine.process(index, second, replace=True)
     assert np.array_equal(once.totals, twice.totals)
     assert np.array_equal(once.spectrum(9)[0], twice.spectrum(9)[0])
-    np.testing.assert_allclose(prepared(once).background_of(9), prepared(twice).background_of(9), rtol=1e-6)
+    backgrounds = [prepared(e).background_of(9) for e in (once, twice)]
+    assert backgrounds[0] is not None
+    assert backgrounds[1] is not None
+    np.testing.assert_allclose(backgrounds[0], backgrounds[1], rtol=1e-6)
     assert np.array_equal(prepared(once).step_maps()["scale"], prepared(twice).step_maps()["scale"])
 
 
 def test_memory_of_raw_and_prepared_counts_is_within_the_limit() -> None:
     scene = eds_scene(3000.0, side=SIDE, d=D)
     limit = 300_000
-    config = StepsConfig(rebin=2, background="snip", half_window=12)
+    config = StepsConfig(rebin=2, background="snip", background_at="model", half_window=12)
     axis = Axis("Energy", "", D)
     engine = PreparedEngine(N, Steps(config, axis), LinearConfig(store_limit_bytes=limit), POISSON, axis)
     engine.process(np.arange(400, dtype=np.uint32), scene.visit(0)[:400])
@@ -228,7 +272,9 @@ def test_memory_of_raw_and_prepared_counts_is_within_the_limit() -> None:
 
 def test_the_same_calls_give_the_same_bits() -> None:
     counts, _, _ = jittered(1)
-    config = StepsConfig(align=0.0, align_within=5.0, rebin=2, background="arpls", normalise="snv")
+    config = StepsConfig(
+        align=0.0, align_within=5.0, rebin=2, background="arpls", background_at="model", normalise="snv"
+    )
     axis = Axis("Loss", "eV", D, -15.0, 0.5)
     a, b = (feed(make_engine(400, LinearConfig(), None, axis, config), [counts[:400]]) for _ in range(2))
     assert np.array_equal(a.scores, b.scores)

@@ -8,6 +8,7 @@ from scipy import sparse
 
 from models.align import interpolated
 from models.axis import Axis
+from models.base import as_dense
 from models.checks import check_model
 from models.layout import make_layout
 from models.noise import POISSON, NoiseModel
@@ -28,7 +29,7 @@ def test_crop_rebin_and_mask_sum_counts(as_csr: bool) -> None:
     layout = make_layout(AXIS, crop=(0.0, 50.0), rebin=3, dead=[25, 60, 199])
     counts = spectra()
     found = layout.apply(sparse.csr_array(counts) if as_csr else counts)
-    dense = found.toarray() if as_csr else found
+    dense = as_dense(found)
     kept = counts[:, 20:121].astype(int)
     kept[:, [5, 40]] = 0
     whole = np.add.reduceat(kept, np.arange(0, 101, 3), axis=1)
@@ -95,7 +96,7 @@ def test_few_counts_are_aligned_together() -> None:
     drift = np.linspace(0.0, 3.0, 4000)
     steps = Steps(StepsConfig(align=0.0, align_within=5.0), AXIS)
     counts = shifted_peaks(drift, 2.0)
-    found = np.concatenate([steps.prepare(counts[i : i + 37].astype(np.uint16)).shift for i in range(0, 4000, 37)])  # type: ignore[arg-type]
+    found = np.concatenate([steps.prepare(counts[i : i + 37].astype(np.uint16)).shift for i in range(0, 4000, 37)])
     assert np.abs(found[200:] - drift[200:]).mean() < 0.25
 
 
@@ -103,22 +104,22 @@ def test_moved_list_mode_counts_stay_poisson() -> None:
     counts = sparse.csr_array(np.random.default_rng(0).poisson(0.05, (20000, 200)).astype(np.float32))
     steps = Steps(StepsConfig(align=0.0, align_within=5.0), AXIS)
     assert steps._aligner is not None
-    moved = steps._aligner.shifted(counts, np.full(20000, 1.37)).toarray()
-    inner = moved[:, 10:190]
+    moved = steps._aligner.shifted(counts, np.full(20000, 1.37))
+    inner = as_dense(moved)[:, 10:190]
     assert np.array_equal(inner, np.rint(inner))
     assert inner.var() / inner.mean() == pytest.approx(1.0, abs=0.01)
     neighbours = np.mean((inner[:, 1:] - inner.mean()) * (inner[:, :-1] - inner.mean())) / inner.var()
     assert abs(neighbours) < 0.005
 
 
-def test_interpolation_shifts_and_broadens_all_fractions_alike() -> None:
+def test_interpolation_shifts_and_does_not_broaden() -> None:
     shift = np.linspace(-2.0, 2.0, 41)
     moved = interpolated(np.stack([peak(200, 100.0 + s, 3.0) for s in shift]), shift)
     channels = np.arange(200)
     centre = moved @ channels / moved.sum(axis=1)
     width2 = [(m @ (channels - c) ** 2) / m.sum() for m, c in zip(moved, centre, strict=True)]
     np.testing.assert_allclose(centre, 100.0, atol=1e-4)
-    np.testing.assert_allclose(width2, 9.25, atol=0.01)
+    np.testing.assert_allclose(width2, 9.0, atol=0.01)
 
 
 def power_law_counts(n: int, level: float) -> tuple[np.ndarray, np.ndarray, Axis]:
@@ -132,7 +133,7 @@ def power_law_counts(n: int, level: float) -> tuple[np.ndarray, np.ndarray, Axis
 
 def test_power_law_is_found_and_added_back_exactly() -> None:
     counts, truth, axis = power_law_counts(200, 2000.0)
-    steps = Steps(StepsConfig(background="power_law", background_window=(410.0, 525.0)), axis)
+    steps = Steps(StepsConfig(background="power_law", background_at="model", background_window=(410.0, 525.0)), axis)
     prepared = steps.prepare(counts.astype(np.uint32))
     net = np.asarray(steps.values(prepared))
     background = counts - net
@@ -144,7 +145,7 @@ def test_power_law_is_found_and_added_back_exactly() -> None:
 
 def test_power_law_of_few_counts_borrows_the_exponent() -> None:
     counts, truth, axis = power_law_counts(400, 1.0)
-    steps = Steps(StepsConfig(background="power_law", background_window=(410.0, 525.0)), axis)
+    steps = Steps(StepsConfig(background="power_law", background_at="model", background_window=(410.0, 525.0)), axis)
     background = counts - np.asarray(steps.values(steps.prepare(counts.astype(np.uint32))))
     ratio = background[:, 130:].sum(axis=1) / truth[:, 130:].sum(axis=1)
     assert abs(np.mean(ratio) - 1.0) < 0.05
@@ -157,7 +158,7 @@ def test_baselines_follow_a_hump_under_peaks(kind: Any) -> None:
     hump = 400.0 * peak(600, 350.0, 160.0)
     truth = hump + 300.0 * (peak(600, 200, 3) + peak(600, 420, 4))
     counts = np.random.default_rng(0).poisson(truth, (4, 600))
-    steps = Steps(StepsConfig(background=kind, half_window=25), axis)
+    steps = Steps(StepsConfig(background=kind, background_at="model", half_window=25), axis)
     prepared = steps.prepare(counts.astype(np.uint16))
     background = counts - np.asarray(steps.values(prepared))
     away = np.abs(background.mean(axis=0) - hump)[20:-20]
@@ -207,7 +208,7 @@ def test_a_step_without_room_is_said() -> None:
     with pytest.raises(ValueError, match="dark has 3 numbers: give one, or one for each of 200 channels"):
         Steps(StepsConfig(dark=(1.0, 2.0, 3.0)), AXIS)
     with pytest.raises(ValueError, match="no power law can be fitted"):
-        Steps(StepsConfig(background="power_law", background_window=(-5.0, 40.0)), AXIS)
+        Steps(StepsConfig(background="power_law", background_at="model", background_window=(-5.0, 40.0)), AXIS)
 
 
 def test_any_model_behind_steps_is_a_spectral_model() -> None:
@@ -221,7 +222,15 @@ def test_any_model_behind_steps_is_a_spectral_model() -> None:
 
 
 def test_steps_are_deterministic_and_leave_the_callers_array() -> None:
-    config = StepsConfig(align=20.0, align_within=5.0, crop=(0.0, 80.0), rebin=2, background="snip", normalise="total")
+    config = StepsConfig(
+        align=20.0,
+        align_within=5.0,
+        crop=(0.0, 80.0),
+        rebin=2,
+        background="snip",
+        background_at="model",
+        normalise="total",
+    )
     counts = spectra(level=0.3)
     counts.flags.writeable = False
     first, second = (Steps(config, AXIS) for _ in range(2))
