@@ -32,6 +32,8 @@ class Backgrounds:
         self._background, self._denoise = background, denoise
         self._values: Float32 = np.full((n_positions, background.knots.at.size), np.nan, dtype=np.float32)
         self._stale = np.ones(n_positions, dtype=np.bool_)
+        self.waiting = False
+        """Whether some may be out of date."""
 
     @property
     def nbytes(self) -> int:
@@ -46,12 +48,14 @@ class Backgrounds:
     def touch(self, index: NDArray[Any] | None = None) -> None:
         """The denoised spectra of these positions, or of all, have changed."""
         self._stale[slice(None) if index is None else index] = True
+        self.waiting = True
 
     def work(self, measured: NDArray[np.int64]) -> bool:
         """Find some that are not up to date, in a few milliseconds; False when none was left."""
         waiting = measured[self._stale[measured]][:_CHUNK]
         self._find(waiting)
-        return bool(waiting.size)
+        self.waiting = bool(waiting.size)
+        return self.waiting
 
     def at(self, index: NDArray[Any], refresh: bool) -> Float32:
         """Coefficients (n, M) of positions; brought up to date first where that is cheap, or asked for."""

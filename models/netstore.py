@@ -17,7 +17,7 @@ class NetStore(CountStore):
     Parameters
     ----------
     n_positions, n_channels, limit_bytes : int
-        As of `CountStore`; the coefficients of the background take their part of the memory.
+        As of `CountStore`; the coefficients of the backgrounds count as memory too.
     shapes : ndarray of float32, (M, D)
         Spectra whose sums the backgrounds are.
     """
@@ -25,7 +25,7 @@ class NetStore(CountStore):
     def __init__(self, n_positions: int, n_channels: int, limit_bytes: int, shapes: Float32) -> None:
         self._added: Float32 = np.zeros((n_positions, len(shapes)), dtype=np.float32)
         self._shapes = shapes
-        super().__init__(n_positions, n_channels, max(limit_bytes - self._added.nbytes, 0))
+        super().__init__(n_positions, n_channels, limit_bytes)
 
     @property
     def bytes_used(self) -> int:

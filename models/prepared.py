@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Basis, Counts, Float32, Float64, Index, as_dense
-from models.linear import BatchResult, LinearConfig, LinearEngine
+from models.linear import BatchResult, LinearEngine
+from models.linear_config import LinearConfig
 from models.netmaps import Backgrounds
 from models.netstore import NetStore
 from models.noise import NoiseModel
@@ -23,8 +24,6 @@ from models.published import Published, empty_basis
 from models.steps import Steps, StepsConfig
 from models.store import CountStore
 from models.visits import Visits, compact, last_of_each, read_visits
-
-_ROWS = 4096
 
 
 class PreparedEngine(LinearEngine):
@@ -149,6 +148,11 @@ class PreparedEngine(LinearEngine):
         """As `LinearEngine.promote`, on the sender's axis."""
         return None if super().promote() is None else self.basis
 
+    @property
+    def wants_background(self) -> bool:
+        """Whether `background` would do something."""
+        return super().wants_background or (self._after is not None and self._after.waiting)
+
     def background(self) -> bool:
         """As `LinearEngine.background`; then find backgrounds of denoised spectra."""
         return super().background() or (self._after is not None and self._after.work(self._map.measured))
@@ -189,37 +193,45 @@ class PreparedEngine(LinearEngine):
             found = after if found is None else found + after
         return None if found is None else self._expanded(found)[0]
 
-    def window(self, channels: tuple[int, int]) -> tuple[Float32, Float32]:
-        """Denoised and raw counts (P,) in a half-open channel range, NaN where not measured or not modelled."""
-        denoised, raw = self._modelled(channels), np.full(self.n_positions, np.nan, dtype=np.float32)
-        measured, store, shapes = self._map.measured, self._map.store, self._steps.shapes
+    def window(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> tuple[Float32, Float32]:
+        """Denoised and raw counts (n,) of positions (all, if not given) in a half-open channel range.
+
+        NaN where nothing was measured; denoised ones also where the model has no channel.
+        """
+        index = np.arange(self.n_positions) if index is None else index
+        denoised, raw = self._modelled(channels, index), np.full(index.size, np.nan, dtype=np.float32)
+        measured, shapes = np.flatnonzero(self.visits[index]), self._steps.shapes
         if self._map.published is None:
             return denoised, raw
+        store = self._map.store
         if isinstance(store, NetStore) and shapes is not None:
-            sums = self._layout.expand(shapes, self._share)[:, slice(*channels)].sum(axis=1)
-            denoised[measured] += store.background_sums(measured, sums)
-        kept = measured[(store if self._raw_store is None else self._raw_store).complete(measured)]
-        for first in range(0, kept.size, _ROWS):
-            part = kept[first : first + _ROWS]
-            raw[part] = np.asarray(self._raw(part)[:, slice(*channels)].sum(axis=1)).ravel()
+            denoised[measured] += store.background_sums(index[measured], self._sums(shapes, channels))
+        store = store if self._raw_store is None else self._raw_store
+        kept = measured[store.complete(index[measured])]
+        raw[kept] = store.window_sums(index[kept], *channels)
         return denoised, raw
 
-    def net_window(self, channels: tuple[int, int]) -> Float32:
-        """Denoised counts (P,) in a half-open channel range without background, NaN where that is not known yet."""
-        out, measured = self._modelled(channels), self._map.measured
+    def _sums(self, shapes: Float32, channels: tuple[int, int]) -> Float32:
+        """Sums (M,) of the model's spectra (M, m) over a channel range of the sender."""
+        return np.asarray(self._layout.expand(shapes, self._share)[:, slice(*channels)].sum(axis=1))
+
+    def net_window(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> Float32:
+        """Denoised counts (n,) of positions in a channel range without background, NaN where that is not known yet."""
+        index = np.arange(self.n_positions) if index is None else index
+        out, measured = self._modelled(channels, index), np.flatnonzero(self.visits[index])
         if self._after is not None and self._map.published is not None:
-            sums = self._layout.expand(self._after.shapes, self._share)[:, slice(*channels)].sum(axis=1)
-            out[measured] -= self._after.at(measured, refresh=False) @ sums
+            found = self._after.at(index[measured], refresh=False)
+            out[measured] -= found @ self._sums(self._after.shapes, channels)
         return out
 
-    def _modelled(self, channels: tuple[int, int]) -> Float32:
-        """What the model has (P,) in a half-open channel range."""
-        out = np.full(self.n_positions, np.nan, dtype=np.float32)
-        basis, measured = self.basis, self._map.measured
+    def _modelled(self, channels: tuple[int, int], index: NDArray[Any]) -> Float32:
+        """What the model has (n,) of positions in a half-open channel range."""
+        out = np.full(index.size, np.nan, dtype=np.float32)
+        basis, measured = self.basis, np.flatnonzero(self.visits[index])
         if basis is not None and measured.size:
             weights = basis.eigenspectra[:, slice(*channels)].sum(axis=1, dtype=np.float64)
             mean = basis.mean[slice(*channels)].sum(dtype=np.float64)
-            out[measured] = self._map.scores(measured) @ weights + mean
+            out[measured] = self._map.scores(index[measured]) @ weights + mean
         return out
 
     def step_maps(self) -> dict[str, Float32]:

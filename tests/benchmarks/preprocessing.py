@@ -21,7 +21,8 @@ from scipy.interpolate import CubicSpline
 from models.align import interpolated
 from models.axis import Axis
 from models.base import as_dense
-from models.linear import LinearConfig, LinearEngine
+from models.linear import LinearEngine
+from models.linear_config import LinearConfig
 from models.noise import POISSON, NoiseModel
 from models.normalise import Normalisation
 from models.prepared import PreparedEngine, make_engine

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from models.axis import Axis
-from models.linear import LinearConfig, LinearEngine
+from models.linear import LinearEngine
+from models.linear_config import LinearConfig
 from models.noise import POISSON, NoiseModel
 from models.prepared import PreparedEngine, make_engine
 from models.steps import Steps, StepsConfig

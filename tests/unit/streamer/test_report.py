@@ -169,3 +169,14 @@ def test_peaks_of_the_mean_are_named_and_eigenspectra_say_which_of_them_they_car
     said = [{text.get_text() for text in ax.texts} for ax in figure.axes]
     assert {"Fe Ka", "Ni Ka", "Cr Ka"} <= said[0]
     assert {"Fe Ka", "Ni Ka"} <= said[1]
+
+
+def test_a_cropped_series_is_drawn(tmp_path: Path) -> None:
+    folder = write(tmp_path, (6, 8))
+    with np.load(folder / "final.npz") as file:
+        arrays = dict(file)
+    arrays["basis/mean"][:20] = np.nan
+    arrays["basis/eigenspectra"][:, :20] = 0.0
+    np.savez(folder / "final.npz", **arrays)
+    said = make_report(folder)
+    assert said["pictures"] == ["maps.png", "scores.png", "scree.png", "eigenspectra.png", "overview.png"]
