@@ -73,6 +73,21 @@ class Basis:
         return int(self.eigenspectra.shape[0])
 
 
+@dataclass(frozen=True)
+class BatchResult:
+    """What is known about the positions of one block after it: accumulated scores, the visit's anomaly score and flag.
+
+    `window` (n, 2) is the half-open channel range where the anomaly score was found.
+    """
+
+    index: Index
+    scores: Float32
+    anomaly: Float32
+    flag: NDArray[np.uint8]
+    window: NDArray[np.int64]
+    version: int
+
+
 def as_dense(spectra: Counts) -> NDArray[Any]:
     """Spectra as an ordinary array (n, D); the same object where they are one."""
     return np.asarray(spectra.toarray()) if isinstance(spectra, sparse.csr_array) else spectra

@@ -30,6 +30,7 @@ _MOMENT_VALUES = 60
 _READ_VALUES, _READ_ROWS = 2_000_000, 8192
 _COUNTED_VALUES = 150
 _REACH_VALUES = 8_000_000
+_RESTART_ROWS = 256.0
 # Spectra, in least batches, that wait where there is no idle time: then the next state learns them first.
 _BACKLOG = 4
 Block: TypeAlias = Float32 | sparse.csr_array
@@ -79,6 +80,8 @@ class Learner:
         self.exposure = 0.0
         self.n_seen = 0
         self._n_values = 0
+        self._weight = 0.0
+        self._least = 0.0
 
     @property
     def mean_values_per_row(self) -> float:
@@ -89,6 +92,11 @@ class Learner:
     def noise_is_guessed(self) -> bool:
         """Whether the noise was estimated and is not simply that of counts, so that it may be wrong in many ways."""
         return self.noise_estimated and not self.noise.is_poisson
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the noise is not to be estimated anew, and enough was learnt since the last start."""
+        return not self._estimates_left and self._weight > self._least
 
     @property
     def rows_at_once(self) -> int:
@@ -127,6 +135,7 @@ class Learner:
             return
         for visits in waiting:
             self.n_seen += visits.total.size
+            self._weight += visits.total.size
             self._n_values += visits.n_values
             self.total += visits.channels
         if self._estimates_left:
@@ -159,7 +168,7 @@ class Learner:
         if self._tracker is None:
             self._tracker = self._new_tracker()
         fresh = self._tracker.n_rows == 0
-        typical = float(np.median(exposure[exposure > 0])) if fresh else self.exposure / max(self.n_seen, 1)
+        typical = float(np.median(exposure[exposure > 0])) if fresh else self.exposure / max(self._weight, 1.0)
         squared = row_weights(exposure, typical, self._config.bright_clip)
         blocks = _gathered([visits.block for visits in waiting])
         self._profile += _weighted_sum(blocks, squared)
@@ -181,7 +190,8 @@ class Learner:
         # The tail of the scree tells what an estimated noise is like; for counts it is known.
         keep = lead + _SPARE if self.noise.is_poisson else self._keep
         yield from tracker.update_pieces(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), lead, keep)
-        self._rank = rank_by_edge(tracker.eigenvalues, noise_edge(scaling.n_effective, tracker.n_rows) * self._reach)
+        edge = noise_edge(scaling.n_effective, tracker.n_effective) * self._reach
+        self._rank = rank_by_edge(tracker.eigenvalues, edge)
 
     def _new_tracker(self) -> Tracker | Moments:
         if self.noise.is_poisson and self.mean_values_per_row <= _MOMENT_VALUES:
@@ -202,14 +212,14 @@ class Learner:
         return new
 
     def _present_scaling(self) -> Scaling:
-        mean = self.total / max(self.n_seen, 1)
-        return make_scaling(mean, self.n_seen, self.noise, self._peak_width, self._profile)
+        weight = max(self._weight, 1.0)
+        return make_scaling(self.total / weight, weight, self.noise, self._peak_width, self._profile)
 
     def state(self, first: bool) -> LearntState | None:
         """What could be published now; None where there is nothing."""
         if first or self._n_waiting >= _BACKLOG * self._config.min_batch:
             self.flush()
-        if self.n_seen == 0:
+        if self._weight <= self._least:
             return None
         tracker = self._tracker
         vectors: Float32 | Float64
@@ -221,8 +231,24 @@ class Learner:
         else:
             scaling = self._present_scaling()
             vectors, values = np.zeros((scaling.n_groups, 0)), np.zeros(0)
-        n = tracker.n_rows if tracker is not None else 0.0
-        return self._state(vectors, values, scaling, n)
+        rows, n = (tracker.n_rows, tracker.n_effective) if tracker is not None else (0.0, 0.0)
+        return self._state(vectors, values / max(rows, 1.0), scaling, n)
+
+    def forget(self, factor: float) -> None:
+        """Let everything learnt so far count for less, as if there had been fewer spectra; the noise stays known."""
+        self.flush()
+        self.total, self._profile = self.total * factor, self._profile * factor
+        self.exposure, self._weight = self.exposure * factor, self._weight * factor
+        if self._tracker is not None:
+            self._tracker.forget(factor)
+        self._prepared, self._scaled_at = None, 0.0
+
+    def restart(self) -> None:
+        """Forget the specimen, not the detector; nothing is published until a number of new spectra were learnt."""
+        self.flush()
+        self._tracker, self._scaling, self._prepared = None, None, None
+        self.total, self._profile = np.zeros_like(self.total), np.zeros_like(self._profile)
+        self.exposure, self._weight, self._least, self._rank = 0.0, 0.0, _RESTART_ROWS, 1
 
     @property
     def wants_work(self) -> bool:
@@ -250,8 +276,7 @@ class Learner:
             self._prepared = self._present_scaling()
             self._tracker.prepare(self._prepared)
 
-    def _state(self, vectors: Float32 | Float64, values: Float64, scaling: Scaling, n: float) -> LearntState:
-        eigenvalues = values / max(n, 1.0)
+    def _state(self, vectors: Float32 | Float64, eigenvalues: Float64, scaling: Scaling, n: float) -> LearntState:
         edge = noise_edge(scaling.n_effective, n) * self._reach
         if not self.noise.is_poisson:
             # An estimated noise is never quite white: correlated channels and imperfect gains raise the whole bulk.
@@ -320,7 +345,8 @@ class Learner:
         if counted is not None:
             counted.cover(index[exposure > 0], self.rows_at_once)
             scaling = self._final_scaling(np.maximum(counted.total, 0.0), np.maximum(counted.profile, 0.0))
-            return self._state(*counted.components(scaling, self._start(scaling), self._keep), scaling, n)
+            vectors, values = counted.components(scaling, self._start(scaling), self._keep)
+            return self._state(vectors, values / max(n, 1.0), scaling, n)
         blocks = self._weighted(store, index, exposure)
         scaling = self._scaling_of(self._weighted(store, index, exposure, gross=True))
         vectors, values = fit_components(
@@ -329,7 +355,7 @@ class Learner:
             self._start(scaling),
             self._keep,
         )
-        return self._state(vectors, values, scaling, n)
+        return self._state(vectors, values / max(n, 1.0), scaling, n)
 
     def _start(self, scaling: Scaling) -> Float64:
         if isinstance(self._tracker, Moments):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
 from models.axis import Axis
-from models.base import Basis, Counts, Float32, Float64, Index
+from models.base import Basis, BatchResult, Counts, Float32, Float64, Index
+from models.forgetting import Forgetting
 from models.learner import Learner, LearntState
 from models.linear_config import LinearConfig
 from models.noise import NoiseModel
@@ -27,21 +27,6 @@ _CHUNK_VALUES = 60_000
 _SAMPLE = 4096
 _MAX_NOVELTIES = 16
 _MAX_REFITS = 4
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """What is known about the positions of one block after it: accumulated scores, the visit's anomaly score and flag.
-
-    `window` (n, 2) is the half-open channel range where the anomaly score was found.
-    """
-
-    index: Index
-    scores: Float32
-    anomaly: Float32
-    flag: NDArray[np.uint8]
-    window: NDArray[np.int64]
-    version: int
 
 
 class LinearEngine:
@@ -79,6 +64,7 @@ class LinearEngine:
         self._novelty_due = False
         self._angle = float("nan")
         self._preparing = self.prepared = False
+        self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
         self.n_positions, self.n_channels = n_positions, n_channels
         self.anomaly: Float32 = np.full(n_positions, np.nan, dtype=np.float32)
 
@@ -135,6 +121,11 @@ class LinearEngine:
         return out
 
     @property
+    def changes(self) -> int:
+        """How often the specimen was found to have changed."""
+        return self._forgetting.changes
+
+    @property
     def n_windows(self) -> int:
         """Windows that the anomaly test scans in a spectrum."""
         return self._windows.n_windows
@@ -162,7 +153,9 @@ class LinearEngine:
         visits = self._read(index, counts)
         published = self._map.published
         raw, anomaly, window = self._tested(published, visits)
-        self._map.account(index, visits.total, visits.stored, replace)
+        if self._forgetting.is_active and not replace:
+            self._forgetting.see(index, visits, raw, anomaly, self.anomaly[index])
+        self._account(index, visits, replace)
         if published is not None:
             self._map.accumulate(index, raw)
         flagged = anomaly > self.config.anomaly_threshold
@@ -202,6 +195,14 @@ class LinearEngine:
         if released.size:
             self._learner.add(self._read_stored(released))
         self._novelty_due = True
+
+    def _account(self, index: Index, visits: Visits, replace: bool) -> None:
+        """Add visits to what positions have."""
+        self._map.account(index, visits.total, visits.stored, replace)
+
+    def _clear(self, index: NDArray[Any]) -> None:
+        """Give up what positions have."""
+        self._map.clear(index)
 
     def _read(self, index: Index, counts: Counts) -> Visits:
         """Counts of single visits, as they are tested and learnt."""
@@ -309,7 +310,7 @@ class LinearEngine:
         counted = self._learner.counted_moment(self._map.store, stored, exposure)
         for _ in range(_MAX_REFITS):
             held = self._held.mask
-            state = self._refit(stored[~held[stored]], counted)
+            state = self._refit(stored[~(held | self._forgetting.outdated)[stored]], counted)
             if state is None:
                 break
             self._publish(state)
@@ -382,6 +383,7 @@ class LinearEngine:
             "store_bytes": self._map.store.bytes_used,
             "exact_positions": int(np.count_nonzero(self.exact)),
             "held_positions": int(np.count_nonzero(self.held)),
+            "changes": self.changes,
             "smallest_visible_phase_px": smallest_visible_phase_px(self.n_channels, n, 0.25 * exposure),
             "ranks": published.rank_criteria() if published is not None else {},
         }

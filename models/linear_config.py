@@ -28,6 +28,10 @@ class LinearConfig:
         Spectra with more than this many times the typical exposure have their weight in the fit clipped.
     move_tolerance : float
         Variance (noise is 1) outside the published span from which on a component counts as moved.
+    forget : float
+        What the model has learnt counts this much at each new pass; 1 forgets nothing.
+    reset_on_change : bool
+        Start anew when positions no longer look as they did.
     """
 
     max_rank: int = 24
@@ -39,3 +43,5 @@ class LinearConfig:
     store_limit_bytes: int = 4 << 30
     bright_clip: float = 8.0
     move_tolerance: float = 0.1
+    forget: float = 1.0
+    reset_on_change: bool = False

@@ -49,17 +49,30 @@ class Moments:
         self._rounds = 0
         self._found: tuple[Float64, Float64] | None = None
         self._known: Float64 = np.zeros(0)
-        self.n_rows = 0.0
+        self.n_rows = self.squares = 0.0
+
+    @property
+    def n_effective(self) -> float:
+        """Spectra of equal weight that would be as noisy: fewer, where older ones were forgotten in part."""
+        return self.n_rows**2 / self.squares if self.squares > 0 else 0.0
+
+    def forget(self, factor: float) -> None:
+        """Let everything so far count for less."""
+        self._half *= np.float32(factor)
+        self.n_rows, self.squares = self.n_rows * factor, self.squares * factor**2
+        self._sweep = self._found = None
 
     def add(self, counts: sparse.csr_array, squared_weight: Float64) -> None:
         """Add CSR spectra (n, D) in float32 with squared weights (n,)."""
         add_pairs(counts.data, counts.indices, counts.indptr, squared_weight, self._half)
         self.n_rows += counts.shape[0]
+        self.squares += counts.shape[0]
 
     def merge(self, other: Moments) -> None:
         """Add what another worker summed: exact."""
         self._half += other._half
         self.n_rows += other.n_rows
+        self.squares += other.squares
 
     def times(self, columns: Float32) -> Float32:
         """The moment times columns (D, k)."""

@@ -32,10 +32,13 @@ class NetStore(CountStore):
         """Memory held for counts and backgrounds."""
         return super().bytes_used + self._added.nbytes
 
-    def add_background(self, index: NDArray[Any], added: Float32, replace: bool) -> None:
-        """Add the coefficients (n, M) of visits, before their counts come."""
-        if replace:
-            self._added[index] = 0.0
+    def clear(self, index: NDArray[Any]) -> None:
+        """Forget counts and backgrounds of positions."""
+        super().clear(index)
+        self._added[index] = 0.0
+
+    def add_background(self, index: NDArray[Any], added: Float32) -> None:
+        """Add the coefficients (n, M) of visits, besides their counts."""
         np.add.at(self._added, index, added)
 
     def background(self, index: NDArray[Any]) -> Float32 | None:

@@ -227,14 +227,25 @@ class Tracker:
         Orthonormal, by falling variance.
     values : ndarray, (k,)
         Summed variance; divide by `n_rows` for eigenvalues.
-    n_rows : float
-        Spectra learnt.
+    n_rows, squares : float
+        Spectra learnt, and the sum of their squared weights, which is the same unless some were forgotten in part.
     """
 
     keep: int
     vectors: Float32
     values: Float64 = field(default_factory=lambda: np.zeros(0))
     n_rows: float = 0.0
+    squares: float = 0.0
+
+    @property
+    def n_effective(self) -> float:
+        """Spectra of equal weight that would be as noisy."""
+        return self.n_rows**2 / self.squares if self.squares > 0 else 0.0
+
+    def forget(self, factor: float) -> None:
+        """Let everything so far count for less."""
+        self.values = self.values * factor
+        self.n_rows, self.squares = self.n_rows * factor, self.squares * factor**2
 
     def update_pieces(self, rows: Rows, lead: int, keep: int) -> Iterator[None]:
         """Learn a block in pieces; the history is the old one until the last of them.
@@ -256,6 +267,7 @@ class Tracker:
                 self.vectors, self.values = gram_step(self.vectors, self.values, part, keep)
                 yield
         self.n_rows += rows.n_rows
+        self.squares += rows.n_rows
 
     def rescale(self, old: Scaling, new: Scaling) -> None:
         """Express the history in another scaling of the channels."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.axis import Axis
-from models.base import Basis, Counts, Float32, Float64, Index, as_dense
-from models.linear import BatchResult, LinearEngine
+from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, as_dense
+from models.linear import LinearEngine
 from models.linear_config import LinearConfig
 from models.netmaps import Backgrounds
 from models.netstore import NetStore
@@ -21,7 +21,7 @@ from models.noise import NoiseModel
 from models.novelty import NoveltySpectra
 from models.preprocess import as_float32, row_sums
 from models.published import Published, empty_basis
-from models.steps import Steps, StepsConfig
+from models.steps import Prepared, Steps, StepsConfig
 from models.store import CountStore
 from models.visits import Visits, compact, last_of_each, read_visits
 
@@ -60,7 +60,8 @@ class PreparedEngine(LinearEngine):
         self._raw_totals: Float64 = np.zeros(n_positions)
         self._shift_sum: Float64 = np.zeros(n_positions)
         self._scale_sum: Float64 = np.zeros(n_positions)
-        self._added: Float32 | None = None
+        self._came: Counts = np.zeros((0, layout.n_channels), dtype=np.float32)
+        self._prepared = Prepared(self._came)
         self._seen: tuple[Published, NoveltySpectra, Basis] | None = None
         self._share = layout.share(np.zeros(layout.n_channels))
         self._stores(n_positions, config.store_limit_bytes)
@@ -113,29 +114,40 @@ class PreparedEngine(LinearEngine):
         index = np.asarray(index, dtype=np.uint32)
         if replace:
             index, counts = last_of_each(index, counts)
-            for sums in (self._raw_totals, self._shift_sum, self._scale_sum):
-                sums[index] = 0.0
-        np.add.at(self._raw_totals, index, row_sums(as_float32(counts)))
+        self._came, self._prepared = counts, self._steps.prepare(counts)
+        result = super().process(index, self._prepared.counts, replace)
+        return with_changes(result, window=self._layout.ranges(result.window))
+
+    def _account(self, index: Index, visits: Visits, replace: bool) -> None:
+        if replace:
+            self._clear(index)
+        super()._account(index, visits, replace)
+        prepared, store = self._prepared, self._map.store
+        np.add.at(self._raw_totals, index, row_sums(as_float32(self._came)))
         if self._raw_store is not None:
-            self._raw_store.add(index, compact(counts), replace)
-        prepared = self._steps.prepare(counts)
+            self._raw_store.add(index, compact(self._came))
         if prepared.shift is not None:
             np.add.at(self._shift_sum, index, prepared.shift)
         if prepared.scale is not None:
             np.add.at(self._scale_sum, index, prepared.scale)
-        self._added, store = prepared.added, self._map.store
         if prepared.added is not None and isinstance(store, NetStore):
-            store.add_background(index, prepared.added, replace)
+            store.add_background(index, prepared.added)
         if self._after is not None:
             self._after.touch(index)
-        result = super().process(index, prepared.counts, replace)
-        return with_changes(result, window=self._layout.ranges(result.window))
+
+    def _clear(self, index: NDArray[Any]) -> None:
+        super()._clear(index)
+        for sums in (self._raw_totals, self._shift_sum, self._scale_sum):
+            sums[index] = 0.0
+        if self._raw_store is not None:
+            self._raw_store.clear(index)
 
     def _read(self, index: Index, counts: Counts) -> Visits:
         visits = read_visits(counts, self._windows)
-        if self._added is None or self._steps.shapes is None:
+        added = self._prepared.added
+        if added is None or self._steps.shapes is None:
             return visits
-        return visits.net_of(self._added @ self._steps.shapes, self._windows)
+        return visits.net_of(added @ self._steps.shapes, self._windows)
 
     def _read_stored(self, index: NDArray[Any]) -> Visits:
         store = self._map.store

@@ -48,17 +48,23 @@ class ScoreMap:
     def account(self, index: Index, total: Float64, counts: Counts, replace: bool) -> None:
         """Add visits (n, D) with total counts (n,) to the books and the store."""
         if replace:
-            self.totals[index], self.visits[index] = 0.0, 0
-            self._raw[index] = 0.0
+            self.clear(index)
         fresh = self.visits[index] == 0
         if fresh.any():
             self._measured = None
             self._turns.settle(index[fresh])
         np.add.at(self.totals, index, total)
         np.add.at(self.visits, index, np.uint32(1))
-        self.store.add(index, counts, replace)
+        self.store.add(index, counts)
         # The first visit under this basis makes a position exact; later ones keep it as it is.
         self.exact[index[fresh]] = self.published is not None
+
+    def clear(self, index: NDArray[Any]) -> None:
+        """Forget the counts of positions."""
+        self.totals[index], self.visits[index] = 0.0, 0
+        self._raw[index] = 0.0
+        self.store.clear(index)
+        self._measured = None
 
     def accumulate(self, index: Index, raw: Float32) -> None:
         """Add the raw scores (n, K) of visits."""

@@ -58,15 +58,16 @@ class CountStore:
         return np.asarray(self._complete[index])
 
     def add(self, index: NDArray[Any], counts: Counts, replace: bool = False) -> None:
-        """Add spectra (n, D) at positions (n,), a position as often as it comes; `replace` forgets what was there."""
+        """Add spectra (n, D) at positions (n,), a position as often as it comes; `replace` clears what was there."""
         if replace:
-            self._forget(index)
+            self.clear(index)
         if isinstance(counts, sparse.csr_array):
             self._add_sparse(index, counts)
         else:
             self._add_dense(index, counts)
 
-    def _forget(self, index: NDArray[Any]) -> None:
+    def clear(self, index: NDArray[Any]) -> None:
+        """Forget the counts of positions."""
         self._head[index] = -1
         self._complete[index] = True
         for number, rows in _by_block(index):

@@ -86,6 +86,12 @@ class LinearSection(Section):
         LinearConfig().anomaly_threshold,
         description="scan log likelihood ratio above which a spectrum is flagged",
     )
+    forget: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="what the model has learnt counts this much at each new pass; 1 forgets nothing"
+    )
+    reset_on_change: bool = Field(
+        False, description="start anew when positions that are visited again no longer look as they did"
+    )
     store_mib: Annotated[int, Field(ge=1)] = Field(4096, description="memory for stored counts, MiB")
 
     def linear(self) -> LinearConfig:
@@ -95,6 +101,8 @@ class LinearSection(Section):
             batch=self.batch,
             min_batch=self.min_batch,
             anomaly_threshold=self.anomaly_threshold,
+            forget=self.forget,
+            reset_on_change=self.reset_on_change,
             store_limit_bytes=self.store_mib << 20,
         )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.linear import BatchResult
+from models.base import BatchResult
 from streamer.config import PipelineConfig
 from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
 from streamer.events import AskReplay, Count, Event, Log, Publish
@@ -194,6 +194,7 @@ class Series:
         if group[0].replace:
             self.dwell_s[index] = 0
         np.add.at(self.dwell_s, index, dwell_s)
+        changes = self.engine.changes
         result = self.engine.process(index, counts, replace=group[0].replace)
         self.scan.books.processed += sum(p.counted for p in group)
         self._since_promotion += index.size
@@ -206,7 +207,11 @@ class Series:
         }
         head = {"series": self.name, "model": result.version}
         publish = Publish(Result("result", head, arrays), received_ns, index.size)
-        return [*self._new_basis(), publish, *self._anomalies(result)]
+        told: list[Event] = []
+        if self.engine.changes > changes:
+            text = "the specimen has changed: the model starts anew, and positions when they are next visited"
+            told.append(Log("warning", "change", text))
+        return [*told, *self._new_basis(), publish, *self._anomalies(result)]
 
     def _new_basis(self) -> list[Event]:
         """Return the basis if it has not been published yet: no result speaks of one that nobody has seen."""
