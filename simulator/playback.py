@@ -49,7 +49,7 @@ class Playback:
         self.n_sent = 0
         self.n_messages = 0
         self.finished = False
-        self._arrived = self._messages()
+        self._arrived = recorded_messages(memoryview(self._buffer))
         self._next = next(self._arrived, None)
         if self._next is None:
             raise ValueError(f"{path.name} holds no message")
@@ -86,30 +86,9 @@ class Playback:
         """Refuse: what was recorded has happened."""
         return False, f"a recording cannot {decision.action}"
 
-    def _messages(self) -> Iterator[Arrived]:
-        """Messages in the order of their numbers: what came late, by replay, at its place, and each once.
-
-        What could not be read has no number and stays behind the message that it followed.
-        """
-        numbered: list[tuple[int, Arrived]] = []
-        seen: set[int] = set()
-        last = -1
-        for record, _end in read_records(memoryview(self._buffer)):
-            if not isinstance(record, Arrived):
-                continue
-            number = _number(record)
-            if number is not None and number in seen:
-                continue
-            last = last if number is None else number
-            if number is not None:
-                seen.add(number)
-            numbered.append((last, record))
-        numbered.sort(key=lambda pair: pair[0])
-        yield from (record for _, record in numbered)
-
     def _count(self) -> int:
         total = 0
-        for record in self._messages():
+        for record in recorded_messages(memoryview(self._buffer)):
             try:
                 message = decode(record.parts)
             except WireError:
@@ -136,6 +115,28 @@ class Playback:
         n_spectra = message.n if isinstance(message, Block) else 0
         self.n_sent += n_spectra
         return Outgoing(self.series, number, [pack_map(head), *parts[1:]], n_spectra)
+
+
+def recorded_messages(buffer: memoryview) -> Iterator[Arrived]:
+    """Yield messages in the order of their numbers: what came late, by replay, at its place, and each once.
+
+    What could not be read has no number and stays behind the message that it followed.
+    """
+    numbered: list[tuple[int, Arrived]] = []
+    seen: set[int] = set()
+    last = -1
+    for record, _end in read_records(buffer):
+        if not isinstance(record, Arrived):
+            continue
+        number = _number(record)
+        if number is not None and number in seen:
+            continue
+        last = last if number is None else number
+        if number is not None:
+            seen.add(number)
+        numbered.append((last, record))
+    numbered.sort(key=lambda pair: pair[0])
+    yield from (record for _, record in numbered)
 
 
 def _number(record: Arrived) -> int | None:

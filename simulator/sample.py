@@ -162,13 +162,24 @@ def load_specimen(
     ValueError
         Saying which key of the file is wrong, or what names there are.
     """
-    described = _read(name)
-    changes: dict[str, Any] = {}
+    described = describe(name, channels=channels)
     if shape is not None:
-        changes["shape"] = shape
-    if channels is not None:
-        changes["axis"] = described.axis.model_copy(update={"channels": channels})
-    return build(Path(name).stem, described.model_copy(update=changes), seed)
+        described = described.model_copy(update={"shape": shape})
+    return build(Path(name).stem, described, seed)
+
+
+def describe(name: str, *, channels: int | None = None) -> SpecimenFile:
+    """Read the description of a specimen, by name or path, perhaps with another number of channels.
+
+    Raises
+    ------
+    ValueError
+        Saying which key of the file is wrong, or what names there are.
+    """
+    described = _read(name)
+    if channels is None:
+        return described
+    return described.model_copy(update={"axis": described.axis.model_copy(update={"channels": channels})})
 
 
 def _read(name: str) -> SpecimenFile:
