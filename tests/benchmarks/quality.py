@@ -4,8 +4,8 @@
 two passes of Poisson counts through the linear engine with the daemon's defaults. References: Keenan-Kotula PCA of the
 accumulated counts with the best of all ranks from 1 to 24 by the truth, and the same with its singular values shrunk
 optimally (Gavish and Donoho 2017), again with the best of all ranks. Nobody has either offline: both need the truth to
-choose their rank. Errors are squared, in units of the Keenan-Kotula variance of the truth. Medians over seeds, each with
-its own counts and layout of the specimen.
+choose their rank. Errors are squared, in units of the Keenan-Kotula variance of the truth. Medians over seeds, each
+with its own counts and layout of the specimen.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def line_pool(seed: int, n: int = 400, quanta: tuple[float, float] = (100.0, 300
 
 
 def small(pool: Pool, latent: int = 2, **keys: object) -> Network:
-    architecture = Architecture(n_channels=D, latent=latent, **({"hidden": (64, 32)} | keys))  # type: ignore[arg-type]
+    architecture = Architecture(n_channels=D, latent=latent, **({"hidden": (64, 32)} | keys))
     return make_network(architecture, pool.mean)
 
 
@@ -133,7 +133,7 @@ def test_another_instrument_is_aligned_from_a_few_unlabelled_spectra() -> None:
     how = np.full(n, 2.0), np.full(n, 0.01), np.zeros(n)
     truth = 500.0 * mixtures(n, 9)
     counts = displace(rng.poisson(truth), *how, random_share(rng))
-    truth = displace(truth, *how, expected_share)
+    truth = np.asarray(displace(truth, *how, expected_share), dtype=np.float64)
     without = squared_error(denoise(network, counts), truth).mean()
     few = Measured(counts, Pairs("thinned"), least=1.0)
     shift, gain = align(network, few, few)
