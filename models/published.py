@@ -16,7 +16,7 @@ from models.learner import LearntState
 from models.noise import NoiseModel
 from models.pca import orthonormal
 from models.preprocess import Scaling
-from models.rank import rank_criteria
+from models.rank import noise_edge, rank_criteria
 from models.shrink import ScoreShrinkage, fit_shrinkage
 
 
@@ -101,7 +101,8 @@ def publish(
     `n_positions` were measured in all: each has pulled the basis by the noise of its accumulated counts, no matter in
     how many visits they came.
     """
-    shrinkage = fit_shrinkage(raw, exposure, state.scaling.n_effective, n_positions)
+    level = max(1.0, state.edge / noise_edge(state.scaling.n_effective, state.n_spectra))
+    shrinkage = fit_shrinkage(raw, exposure, state.scaling.n_effective, n_positions, level)
     spectra = state.scaling.eigenspectra(state.vectors)
     mean_score = np.zeros(raw.shape[1], dtype=np.float32)
     if raw.shape[0]:

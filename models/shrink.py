@@ -59,13 +59,17 @@ class ScoreShrinkage:
         return np.asarray(composition + gain**2 * h * float(self.centre @ self.centre), dtype=np.float64)
 
 
-def fit_shrinkage(raw: Float32, exposure: Float64, n_channels: float, n_fitted: float) -> ScoreShrinkage:
+def fit_shrinkage(
+    raw: Float32, exposure: Float64, n_channels: float, n_fitted: float, level: float = 1.0
+) -> ScoreShrinkage:
     """Estimate centre, axes and signal from raw scores (n, K) of spectra of these exposures (n,).
 
     Parameters
     ----------
     n_channels, n_fitted : float
         Channels that count, and spectra the basis was fitted on: gamma = n_channels / n_fitted.
+    level : float
+        How far noise reaches, over the edge of white noise: what lies within its reach may be no signal at all.
     """
     k = raw.shape[1]
     lit = exposure > 0
@@ -79,6 +83,6 @@ def fit_shrinkage(raw: Float32, exposure: Float64, n_channels: float, n_fitted: 
     noise = float((weight / h).sum())
     values, axes = np.linalg.eigh(away.T @ away / noise)
     gamma = n_channels / max(n_fitted, 1.0)
-    theta = spike_strength(values, gamma)
+    theta = level * spike_strength(values / level, gamma)
     pull = 1.0 + np.divide(gamma, theta, out=np.zeros_like(theta), where=theta > 0)
     return ScoreShrinkage(centre, axes, theta * noise / weight.sum(), pull)

@@ -25,7 +25,10 @@ def peak_labels(run: Run) -> list[Label]:
         return []
     measured = max(int(np.isfinite(counts).sum()), 1)
     units = str(run.header["axis"].get("units", ""))
-    return label_peaks(str(run.header.get("technique", "")), run.axis, units, mean * measured)
+    known = np.isfinite(mean)  # all but what was cropped
+    if not known.any():
+        return []
+    return label_peaks(str(run.header.get("technique", "")), run.axis[known], units, mean[known] * measured)
 
 
 def draw_labels(ax: Axes, run: Run, labels: list[Label]) -> None:

@@ -58,6 +58,10 @@ def batch_pca_errors(counts: NDArray[np.integer], truth: Float, max_rank: int = 
 
 
 def weighted_error(found: NDArray[Any], truth: Float) -> float:
-    """Mean squared error in units of the Keenan-Kotula noise variance of the truth, summed over channels."""
-    variance = truth.sum(axis=1, keepdims=True) * truth.sum(axis=0) / truth.sum()
-    return float(((found - truth) ** 2 / variance).sum(axis=1).mean())
+    """Mean squared error in units of the Keenan-Kotula noise variance of the truth, summed over channels.
+
+    Channels in which the whole map expects less than one count say nothing: their unit is next to nothing.
+    """
+    lit = truth.sum(axis=0) >= 1.0
+    variance = truth.sum(axis=1, keepdims=True) * truth.sum(axis=0)[lit] / truth.sum()
+    return float(((found[:, lit] - truth[:, lit]) ** 2 / variance).sum(axis=1).mean())
