@@ -2,8 +2,9 @@
 
 `python -m tests.benchmarks.preload [--check]` starts ``scanwise simulate --preload --rate 0`` as a process and takes
 its messages in this one, which reads their headers and drops them; beside it, a bare ZeroMQ sender of messages of the
-same size in the same run. With ``--check`` it exits with 1 where fewer than 1,000,000 spectra a second come in list
-mode at 20 counts, or fewer than 100,000 dense ones of 2,048 channels.
+same size in the same run. A PUB loses what its reader is too slow for: of that only what came counts. With ``--check``
+it exits with 1 where fewer than 1,000,000 spectra a second come in list mode at 20 counts, or fewer than 100,000 dense
+ones of 2,048 channels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import zmq
 from streamer.wire import Block, SeriesEnd, decode
 from tests.system.outsider import Bench, free_port
 
-PATIENCE_MS = 200_000
+PATIENCE_MS = 100_000
 COUNTS, CHANNELS = 20, 2048
 
 BARE = """
@@ -63,7 +64,7 @@ class Flow:
     n_bytes: int = 0
     sizes: tuple[int, ...] = ()
     seconds: float = 0.0
-    complete: bool = False
+    sent: int = 0
 
 
 def receiver(bench: Bench, pattern: str, url: str) -> zmq.Socket[bytes]:
@@ -79,31 +80,11 @@ def simulated(case: Case, pattern: str) -> Flow:
     """Take all messages of a preloaded scan."""
     bench, url, flow, began = Bench(), f"tcp://127.0.0.1:{free_port()}", Flow(), 0.0
     socket = receiver(bench, pattern, url)
-    command = [
-        sys.executable,
-        "-m",
-        "streamer",
-        "simulate",
-        "--specimen",
-        "map512",
-        "--counts",
-        str(COUNTS),
-        *case.options,
-    ]
-    command += [
-        "--channels",
-        str(CHANNELS),
-        "--block",
-        str(case.block),
-        "--preload",
-        "--rate",
-        "0",
-        "--pattern",
-        pattern,
-    ]
-    command += ["--data", url, "--replay", "", "--control", "", "--wait-subscriber", "60"]
+    options = f"--specimen map512 --channels {CHANNELS} --counts {COUNTS} --block {case.block} --preload --rate 0"
+    options += f" --pattern {pattern} --data {url} --replay= --control= --wait-subscriber 60"
+    command = [sys.executable, "-m", "streamer", "simulate", *options.split(), *case.options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while not flow.complete and socket.poll(PATIENCE_MS):
+        while socket.poll(PATIENCE_MS):
             frames = socket.recv_multipart(copy=False)
             now = time.perf_counter()
             message = decode([f.buffer for f in frames])
@@ -115,7 +96,7 @@ def simulated(case: Case, pattern: str) -> Flow:
                 flow.n_bytes += sum(len(f) for f in frames)
                 flow.seconds = now - began
             elif isinstance(message, SeriesEnd):
-                flow.complete = message.map.n_sent == flow.spectra
+                flow.sent = message.map.n_sent
                 break
         process.wait()
     bench.close()
@@ -143,19 +124,20 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     missed = False
-    print("scan                     socket   spectra/s    GB/s   bare GB/s   of bare   target")
+    print("scan                     socket   spectra/s  came %    GB/s   bare GB/s   of bare   target")
     for case in CASES:
         for pattern in ("push", "pub"):
             flow = simulated(case, pattern)
-            rate = flow.spectra / flow.seconds if flow.complete else 0.0
-            gb = flow.n_bytes / 1e9
-            bare_s = bare(flow, pattern)
+            complete = flow.spectra == flow.sent > 0
+            rate = flow.spectra / flow.seconds
+            came = 100 * flow.spectra / max(flow.sent, 1)
+            gb, bare_s = flow.n_bytes / 1e9, bare(flow, pattern)
             print(
-                f"{case.name:24s} {pattern:6s} {rate:12,.0f} {gb / flow.seconds:7.2f} {gb / bare_s:11.2f} "
+                f"{case.name:24s} {pattern:6s} {rate:12,.0f} {came:7.1f} {gb / flow.seconds:7.2f} {gb / bare_s:11.2f} "
                 f"{bare_s / flow.seconds:9.2f} {case.target:10,.0f}",
                 flush=True,
             )
-            missed |= rate < case.target
+            missed |= rate < case.target or (pattern == "push" and not complete)
     if options.check and missed:
         print("target missed")
     return int(options.check and missed)
