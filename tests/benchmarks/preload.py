@@ -96,7 +96,7 @@ def simulated(case: Case, pattern: str) -> Flow:
                 flow.n_bytes += sum(len(f) for f in frames)
                 flow.seconds = now - began
             elif isinstance(message, SeriesEnd):
-                flow.sent = message.map.n_sent
+                flow.sent = message.map.n_sent or 0
                 break
         process.wait()
     bench.close()
