@@ -67,12 +67,14 @@ def simulate(
     if specimen == "list":
         return console.print("\n".join(specimen_names()))
     with errors():
+        faults, effects = parse_switches(fault or [], Faults), parse_switches(effect or [], Effects)
+        camera = parse_switches(detector, Integrating) if detector else Counting()
         if plot is not None or specimen == "all":
             return _draw(specimen, plot, seed, shape, channels, counts)
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
-        effects = parse_switches(effect or [], Effects)
-        camera = parse_switches(detector, Integrating) if detector else Counting()
+        if points is not None and region is not None:
+            raise ValueError("--points and --region exclude each other: a list of points is no part of a map")
         where = None if points is None else random_points(sample, points, seed)
         scenes = Scenes(sample, dose, dwell, seed + 1, camera, list_mode, effects, save, where)
         if truth is not None:
@@ -82,7 +84,7 @@ def simulate(
         plan = Plan(positions, passes, dwell, dose_limit, words(actions), obeys_at.value)
         _describe(sample, nav_shape, dose, passes)
         link = Link(data, pattern.value, bind, replay, control, obey_advice, wait_subscriber, linger)
-        name, faults = series or series_name(sample.name), parse_switches(fault or [], Faults)
+        name = series or series_name(sample.name)
         job = Job(scenes.make, plan, name, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
         report(run(job, link, speed_of(rate, dwell)))
         scenes.save()
@@ -94,7 +96,9 @@ def _draw(
     if path is None:
         raise ValueError("'all' specimens can only be drawn: say --plot FILE.png")
     # Slow to import, and no scan needs it.
-    from simulator.plot import draw_sheet, draw_specimen
+    from simulator.plot import check_picture, draw_sheet, draw_specimen
+
+    check_picture(path)
 
     if name == "all":
         draw_sheet([load_specimen(n, seed=seed) for n in specimen_names()], path, seed)

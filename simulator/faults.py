@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from simulator.complaints import complaint, unknown
 from simulator.instrument import Outgoing
 from streamer.wire import Part, pack_map
 from streamer.wire.codec import unpack_map
@@ -176,21 +177,28 @@ def _retyped(fields: dict[str, Any], arrays: list[Part], dtype: type[np.generic]
 
 
 def parse_switches(given: list[str], model: type[M]) -> M:
-    """Read switches such as ``drop=0.01`` into a model.
+    """Read switches such as ``drop=0.01`` into a model; a name alone switches on what is on or off.
 
     Raises
     ------
     ValueError
         Naming the switch that does not exist or has a wrong value.
     """
+    known = get_type_hints(model)
     values: dict[str, Any] = {}
     for switch in given:
-        name, _, value = switch.partition("=")
-        values[name.strip().replace("-", "_")] = _value(value.strip())
-    return TypeAdapter(model).validate_python(values)
+        written, sign, value = switch.partition("=")
+        name = written.strip().replace("-", "_")
+        if name not in known or name == "model_config":
+            raise ValueError(unknown("switch", name, sorted(set(known) - {"model_config"})))
+        if not sign and known[name] is not bool:
+            raise ValueError(f"{name} needs a value: {name}=...")
+        values[name] = _value(value.strip()) if sign else True
+    try:
+        return TypeAdapter(model).validate_python(values)
+    except ValidationError as error:
+        raise ValueError(complaint(error)) from error
 
 
 def _value(text: str) -> Any:
-    if text == "":
-        return True
     return [part.strip() for part in text.split(",")] if "," in text else text

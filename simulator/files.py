@@ -221,7 +221,8 @@ def _signals(path: Path) -> list[dict[str, Any]]:
 
     extension = path.suffix.lower().lstrip(".")
     readers = [p for p in IO_PLUGINS if extension in {e.lower() for e in p["file_extensions"]}]
-    problems = [f"no reader for files *.{extension}"] if not readers else []
+    kind = f"files *.{extension}" if extension else "a folder" if path.is_dir() else "files without an ending"
+    problems = [] if readers else [f"no reader for {kind}"]
     for plugin in readers:
         try:
             reader = importlib.import_module(plugin["api"]).file_reader

@@ -7,17 +7,19 @@ grains of mixing and precipitates are in pixels, because what matters about them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from scipy.special import erf
 
 Floats = NDArray[np.float64]
 Direction = Literal["x", "y"]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class _Stroke(BaseModel):
@@ -40,8 +42,14 @@ class Grains(_Stroke):
     kind: Literal["grains"]
     phases: list[str]
     count: Annotated[int, Field(ge=1)] = 30
-    weights: list[float] | None = None
-    mixing_px: float = 0.0
+    weights: list[Annotated[float, Field(ge=0)]] | None = None
+    mixing_px: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Self:
+        if self.weights is not None and (len(self.weights) != len(self.phases) or sum(self.weights) <= 0):
+            raise ValueError(f"{len(self.phases)} phases need as many weights, not all of them 0")
+        return self
 
     def coverage(self, canvas: Canvas) -> list[tuple[str, Floats]]:
         seeds = canvas.rng.random((self.count, 2))
@@ -80,7 +88,7 @@ class Interface(_Stroke):
     phase: str
     direction: Direction = "x"
     at: float = 0.5
-    width: Annotated[float, Field(gt=0)] = 0.02
+    width: Positive = 0.02
 
     def coverage(self, canvas: Canvas) -> list[tuple[str, Floats]]:
         return [(self.phase, 0.5 * (1 + erf((canvas.along(self.direction) - self.at) / self.width)))]
@@ -93,8 +101,8 @@ class Band(_Stroke):
     phase: str
     direction: Direction = "x"
     at: float = 0.5
-    thickness: Annotated[float, Field(gt=0)] = 0.1
-    width: Annotated[float, Field(gt=0)] = 0.01
+    thickness: Positive = 0.1
+    width: Positive = 0.01
 
     def coverage(self, canvas: Canvas) -> list[tuple[str, Floats]]:
         away = canvas.along(self.direction) - self.at
@@ -108,11 +116,17 @@ class Particles(_Stroke):
     kind: Literal["particles"]
     phase: str
     count: Annotated[int, Field(ge=1)] = 1
-    radius: tuple[float, float] = (0.05, 0.1)
+    radius: tuple[Positive, Positive] = (0.05, 0.1)
     centre: tuple[float, float] | None = None
     shell: str | None = None
-    shell_thickness: float = 0.02
-    width: Annotated[float, Field(gt=0)] = 0.005
+    shell_thickness: NotNegative = 0.02
+    width: Positive = 0.005
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.radius[0] > self.radius[1]:
+            raise ValueError(f"radius: the smallest comes first, not {list(self.radius)}")
+        return self
 
     def coverage(self, canvas: Canvas) -> list[tuple[str, Floats]]:
         core, whole = np.zeros(canvas.shape), np.zeros(canvas.shape)
@@ -131,8 +145,14 @@ class Precipitates(_Stroke):
     kind: Literal["precipitates"]
     phase: str
     count: Annotated[int, Field(ge=1)] = 5
-    pixels: tuple[int, int] = (1, 4)
+    pixels: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (1, 4)
     within: str | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.pixels[0] > self.pixels[1]:
+            raise ValueError(f"pixels: the fewest come first, not {list(self.pixels)}")
+        return self
 
     def coverage(self, canvas: Canvas) -> list[tuple[str, Floats]]:
         allowed = np.ones(canvas.shape, dtype=bool)
@@ -156,8 +176,8 @@ class Wedge(_Stroke):
 
     kind: Literal["wedge"]
     direction: Direction = "y"
-    first: Annotated[float, Field(ge=0)] = 0.5
-    last: Annotated[float, Field(ge=0)] = 1.5
+    first: NotNegative = 0.5
+    last: NotNegative = 1.5
 
     def coverage(self, canvas: Canvas) -> list[tuple[str, Floats]]:
         canvas.thickness *= self.first + (self.last - self.first) * canvas.along(self.direction)

@@ -47,7 +47,7 @@ ObeysAtOption = Annotated[
     ObeysAt, typer.Option("--obeys-at", help="Where a stop, visit or pause takes effect.", rich_help_panel=SCAN)
 ]
 DoseLimit = Annotated[
-    float | None, typer.Option(help="Most seconds that a position may get in all.", rich_help_panel=SCAN)
+    float | None, typer.Option(min=1e-7, help="Most seconds that a position may get in all.", rich_help_panel=SCAN)
 ]
 Deadline = Annotated[
     float | None, typer.Option(help="Milliseconds for which a decision is of use.", rich_help_panel=SCAN)

@@ -70,6 +70,14 @@ def draw_sheet(specimens: list[Specimen], path: Path, seed: int = 0) -> None:
     _write(figure, path)
 
 
+def check_picture(path: Path) -> None:
+    """Raise ValueError where a path does not end like a picture, OSError where there is no such folder."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: pictures are PNG, name it *.png")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.absolute().parent}")
+
+
 def _write(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png")

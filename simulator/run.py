@@ -47,6 +47,11 @@ class Job:
     faults : Faults
     seed : int
         Of the faults.
+
+    Raises
+    ------
+    ValueError
+        Where these cannot all be had together.
     """
 
     make_scene: Callable[[], Scene]
@@ -59,6 +64,14 @@ class Job:
     preload: bool = False
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.preload and (self.faults.restart or self.faults.two_series):
+            raise ValueError("a preloaded scan is one series: it can neither restart nor be sent beside another")
+        # The header comes first.
+        blocks = -(-self.expected // self.block)
+        if self.calibrated_at is not None and self.calibrated_at > blocks:
+            raise ValueError(f"--calibrated-at {self.calibrated_at}: the scan has {blocks} messages with spectra")
 
     @property
     def expected(self) -> int:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from simulator.axis import Axis
+from simulator.complaints import complaint, unknown
 from simulator.layout import Canvas, Stroke
-from simulator.techniques.base import Described, EndMembers, Phase
+from simulator.techniques.base import Described, EndMembers, Phase, Technique
 from simulator.techniques.registry import TECHNIQUES
 
 Floats = NDArray[np.float64]
@@ -29,6 +30,12 @@ class AxisRange(Described):
     start: float
     stop: float
     channels: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.start == self.stop:
+            raise ValueError(f"an axis that begins and ends at {self.start:g} is empty")
+        return self
 
 
 class SpecimenFile(Described):
@@ -162,6 +169,8 @@ def load_specimen(
     ValueError
         Saying which key of the file is wrong, or what names there are.
     """
+    if shape is not None and min(shape) < 1:
+        raise ValueError(f"a map of {shape[0]} x {shape[1]} positions has none")
     described = describe(name, channels=channels)
     if shape is not None:
         described = described.model_copy(update={"shape": shape})
@@ -186,13 +195,23 @@ def _read(name: str) -> SpecimenFile:
     if name in specimen_names():
         text = files("simulator.specimens").joinpath(f"{name}.toml").read_text("utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        text = _text(Path(name))
     else:
-        raise ValueError(f"no specimen {name!r}: neither a file nor one of {', '.join(specimen_names())}")
+        raise ValueError(f"no file {name}, and {unknown('specimen', name, specimen_names())}")
     try:
         return SpecimenFile.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+    except ValidationError as error:
+        raise ValueError(f"specimen {name}: {complaint(error)}") from error
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"specimen {name}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        # Some editors begin a file with a mark of its encoding.
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"specimen {path}: no text in UTF-8 ({error})") from error
 
 
 def build(name: str, described: SpecimenFile, seed: int) -> Specimen:
@@ -201,12 +220,23 @@ def build(name: str, described: SpecimenFile, seed: int) -> Specimen:
     Raises
     ------
     ValueError
-        Where technique, phases or layout make no sense.
+        Where technique, phases or layout make no sense, saying of which specimen.
     """
+    try:
+        return _built(name, described, seed)
+    except ValidationError as error:
+        raise ValueError(f"specimen {name}: {complaint(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"specimen {name}: {error}") from error
+
+
+def _built(name: str, described: SpecimenFile, seed: int) -> Specimen:
     if described.technique not in TECHNIQUES:
-        raise ValueError(f"specimen {name}: {described.technique!r} is none of {sorted(TECHNIQUES)}")
+        raise ValueError(unknown("technique", described.technique, sorted(TECHNIQUES)))
     technique = TECHNIQUES[described.technique]
-    phases: list[Phase] = [technique.phase.model_validate(p) for p in described.phases]
+    phases = [_phase(technique, k, p) for k, p in enumerate(described.phases)]
+    if len({p.name for p in phases}) < len(phases):
+        raise ValueError(f"two phases have one name: {', '.join(p.name for p in phases)}")
     conditions = technique.conditions.model_validate(described.conditions)
     ends = described.axis
     axis = Axis.linear(technique.axis_name, technique.units, ends.start, ends.stop, ends.channels)
@@ -220,8 +250,18 @@ def build(name: str, described: SpecimenFile, seed: int) -> Specimen:
         tuple(p.name for p in phases if not p.expected), described.counts, metadata=technique.metadata(conditions),
     )  # fmt: skip
     mean = float((specimen.abundances @ members.spectra.sum(axis=1)).mean())
+    if not mean > 0:
+        raise ValueError(f"nothing of it is seen from {ends.start:g} to {ends.stop:g} {technique.units}")
     bleaching = None if members.bleaching is None else members.bleaching / mean
     return replace(specimen, endmembers=members.spectra / mean, bleaching=bleaching)
+
+
+def _phase(technique: Technique, k: int, described: dict[str, Any]) -> Phase:
+    try:
+        return technique.phase.model_validate(described)
+    except ValidationError as error:
+        named = described.get("name", f"number {k + 1}")
+        raise ValueError(f"phase {named}: {complaint(error)}") from error
 
 
 def _alive(abundances: Floats, members: EndMembers) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -61,18 +62,34 @@ def connected(link: Link, name: str) -> Iterator[tuple[client.Outlet, client.Con
 
     Raises
     ------
+    ValueError
+        Where an address is none.
     OSError
-        Where an address is wrong or taken.
+        Where one is taken, or cannot be used.
     """
+    for what, url in (("data", link.data), ("replay", link.replay), ("control", link.control)):
+        if (url or what == "data") and not _is_address(url):
+            raise ValueError(f"--{what} {url}: an address looks like tcp://127.0.0.1:5555")
     with ExitStack() as stack:
         try:
             outlet = stack.enter_context(client.Outlet(link.data, link.pattern, link.bind, replay=link.replay or None))
             controller = None
             if link.control:
                 controller = stack.enter_context(client.Controller(link.control, name))
-        except zmq.ZMQError as error:
-            raise OSError(error.errno, str(error)) from error
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            addresses = f"--data ({link.data}) or --replay ({link.replay or 'none'})"
+            raise OSError(f"another program has the address of {addresses}: choose another") from error
         yield outlet, controller
+
+
+def _is_address(url: str) -> bool:
+    scheme, found, rest = url.partition("://")
+    if not found or scheme not in ("tcp", "ipc", "inproc") or not rest:
+        return False
+    host, _, port = rest.rpartition(":")
+    return scheme != "tcp" or (bool(host) and (port == "*" or (port.isdecimal() and 0 < int(port) < 65536)))
 
 
 def drain() -> None:

@@ -92,7 +92,10 @@ def _core_losses(film: Film, grid_ev: Floats, beam_kev: float, collection_mrad: 
         atoms_cm2 = AVOGADRO / xraydb.atomic_mass(element) * fraction * film.density_g_cm3 * thickness_cm
         total += atoms_cm2 * core_cross_section_cm2_ev(element, grid_ev, beam_kev, collection_mrad)
         for line in (w for w in film.white_lines if w.element == element):
-            edge_ev = xraydb.xray_edges(element)[line.edge].energy
+            edges = xraydb.xray_edges(element)
+            if line.edge not in edges:
+                raise ValueError(f"{element} has no edge {line.edge}: there are {', '.join(edges)}")
+            edge_ev = edges[line.edge].energy
             around = core_cross_section_cm2_ev(
                 element, np.array([edge_ev - 5.0, edge_ev + 15.0]), beam_kev, collection_mrad
             )

@@ -16,8 +16,17 @@ TOUGAARD_C_EV2 = 1643.0
 
 
 def binding_energy_ev(element: str, level: str) -> float:
-    """Return a tabulated core level such as ("W", "N7") for W 4f 7/2, in eV (xraydb)."""
-    return float(xraydb.xray_edges(element)[level].energy)
+    """Return a tabulated core level such as ("W", "N7") for W 4f 7/2, in eV (xraydb).
+
+    Raises
+    ------
+    ValueError
+        Where the element has no such level.
+    """
+    levels = xraydb.xray_edges(element)
+    if level not in levels:
+        raise ValueError(f"{element} has no level {level}: there are {', '.join(levels)}")
+    return float(levels[level].energy)
 
 
 def core_line(

@@ -85,6 +85,8 @@ def reflections(crystal: Crystal, wavelength_a: float, max_two_theta_deg: float 
     d = 1 / np.sqrt(np.einsum("ni,ij,nj->n", hkl, reciprocal, hkl))
     keep = 1 / (2 * d) < s_max
     hkl, d = hkl[keep], d[keep]
+    if len(d) == 0:
+        return Reflections(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, 3), dtype=np.int64))
     factors = np.abs(_structure_factors(crystal, hkl, 1 / (2 * d), wavelength_a))
     strength: Floats = factors**2 * _march_dollase(crystal, hkl, d, reciprocal)
     order = np.argsort(-d, kind="stable")

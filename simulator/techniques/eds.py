@@ -28,7 +28,7 @@ class EdsPhase(Phase):
     @model_validator(mode="after")
     def _one_composition(self) -> EdsPhase:
         if (self.atomic is None) == (self.mass is None):
-            raise ValueError(f"phase {self.name}: give either 'atomic' or 'mass' fractions")
+            raise ValueError("give either 'atomic' or 'mass' fractions")
         return self
 
     def composition(self) -> dict[str, float]:
@@ -80,6 +80,8 @@ class Eds:
         """
         if not isinstance(conditions, EdsConditions):
             raise TypeError("conditions of another technique")
+        if axis.scale < 0 or axis.values[-1] <= 0:
+            raise ValueError("an axis of photon energies rises, to above 0")
         detector = conditions.detector()
         spectra, rates = [], []
         for phase in phases:

@@ -68,6 +68,8 @@ class Xrd:
         """Return expected patterns; crystals keep their relative intensities, |F|^2 per cell volume squared."""
         if not isinstance(conditions, XrdConditions):
             raise TypeError("conditions of another technique")
+        if axis.values.min() < 0 or axis.edges.max() >= 180:
+            raise ValueError("the angle two theta lies between 0 and 180 degrees")
         found = [p for p in phases if isinstance(p, XrdPhase)]
         bragg = np.array([self._bragg(p, conditions, axis) for p in found])
         crystalline = bragg.sum(axis=1)

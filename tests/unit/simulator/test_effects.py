@@ -106,8 +106,11 @@ def test_dead_channels_are_empty_and_hot_ones_are_not(specimen: Specimen) -> Non
     ("switches", "said"),
     [
         (["damage_s=3"], "the phase that is damaged"),
-        (["melting=1"], "melting"),
-        (["segment_share=2"], "segment_share"),
+        (["melting=1"], "no switch 'melting': there are bleach_s"),
+        (["shift_per=1"], "did you mean shift_per_s"),
+        (["segment_share=2"], "segment_share: Input should be less than 1"),
+        (["shift_per_s=fast"], "shift_per_s: Input should be a valid number"),
+        (["shift_per_s"], "shift_per_s needs a value"),
     ],
 )
 def test_wrong_switches_are_refused(switches: list[str], said: str) -> None:

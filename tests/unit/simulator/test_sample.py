@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +107,60 @@ def test_a_wrong_file_is_refused_with_what_is_wrong(tmp_path: Path, layout: str,
         load_specimen(write(tmp_path, layout))
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="exercise"):
+def test_an_unknown_name_lists_the_known_ones_and_what_may_have_been_meant() -> None:
+    with pytest.raises(ValueError, match=r"no specimen 'cheese': there are core_shell, .*exercise"):
         load_specimen("cheese")
+    with pytest.raises(ValueError, match=r"did you mean exercise\?"):
+        load_specimen("excercise")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right", "said"),
+    [
+        ("exercise", "technique", "technique =", "line 2"),
+        ("exercise", "Xx = 0.88", "Fe = 0.88", "unknown element"),
+        ("exercise", "Fe = -0.88", "Fe = 0.88", r"phase ferrite: atomic.Fe: Input should be greater than 0"),
+        (
+            "exercise",
+            "mass = { Fe = 1.0 }\natomic = { Fe = 0.88,",
+            "atomic = { Fe = 0.88,",
+            "either 'atomic' or 'mass'",
+        ),
+        ("exercise", "densty = 7.8", "density_g_cm3 = 7.8", "phase ferrite: densty is unknown here"),
+        ("exercise", "", "counts = 200", "counts is missing"),
+        ("exercise", 'technique = "nmr"', 'technique = "eds"', "no technique 'nmr': there are eds"),
+        ("exercise", "start = 30.0", "start = -0.2", "photon energies rises"),
+        ("exercise", "start = 20.28", "start = -0.2", "axis: an axis that begins and ends at 20.28"),
+        ("exercise", "beam_kv = 200.0", "beam_kev = 200.0", "beam_kv is unknown here"),
+        ("exercise", "beam_kev = 0.05", "beam_kev = 200.0", "nothing of it is seen"),
+        ("exercise", "current_na = 500.0", "current_na = 0.5", "lower the current"),
+        ("exercise", 'within = "ferite"', 'within = "ferrite"', "no phase 'ferite'"),
+        ("exercise", "weights = [0.5, 0.3]", "weights = [0.5, 0.3, 0.2]", "3 phases need as many weights"),
+        ("exercise", "pixels = [4, 1]", "pixels = [1, 4]", "the fewest come first"),
+        ("exercise", 'name = "ferrite"', 'name = "oxide"', "two phases have one name"),
+        ("tungsten_flakes", 'level = "N9"', 'level = "N7"', "W has no level N9: there are K, L1"),
+        ("steel_phases", 'centring = "Q"', 'centring = "I"', "'P', 'I', 'F' or 'C'"),
+        ("steel_phases", "stop = 210.0", "stop = 110.0", "between 0 and 180 degrees"),
+        ("fe_oxidation", 'edge = "L9"', 'edge = "L3"', "Fe has no edge L9: there are K, L1"),
+        ("polymer_blend", "radius = [0.14, 0.05]", "radius = [0.05, 0.14]", "the smallest comes first"),
+    ],
+)
+def test_mistakes_in_a_file_are_named_in_a_line(tmp_path: Path, name: str, wrong: str, right: str, said: str) -> None:
+    text = files("simulator.specimens").joinpath(f"{name}.toml").read_text("utf-8")
+    assert right in text
+    (tmp_path / "mine.toml").write_text(text.replace(right, wrong, 1))
+    with pytest.raises(ValueError, match=said) as found:
+        load_specimen(str(tmp_path / "mine.toml"), shape=(5, 5), channels=64)
+    assert "mine" in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_a_file_that_is_no_text_and_a_map_without_positions_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"mine.toml: no text"):
+        load_specimen(str(tmp_path / "mine.toml"))
+    with pytest.raises(ValueError, match="0 x 4 positions"):
+        load_specimen("exercise", shape=(0, 4))
 
 
 BULK = (
