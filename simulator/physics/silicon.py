@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 import xraydb
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
 from scipy.special import ndtr
 
 from simulator.physics.lines import mass_attenuation_cm2_g
@@ -160,7 +159,9 @@ def with_sum_peaks(spectrum: Floats, offset_channels: float, pile_up: float) -> 
     total = spectrum.sum()
     if pile_up <= 0 or total <= 0:
         return spectrum
-    pairs = fftconvolve(spectrum, spectrum) / total
+    # By Fourier transforms: the spectrum folded with itself, with room for sums up to twice the range.
+    n = 2 * len(spectrum) - 1
+    pairs = np.fft.irfft(np.fft.rfft(spectrum, n) ** 2, n) / total
     at = np.arange(len(spectrum)) - offset_channels
     doubled = np.interp(at, np.arange(len(pairs)), np.maximum(pairs, 0.0), left=0.0, right=0.0)
     # Each pair takes two photons away and records one.
