@@ -140,7 +140,7 @@ class Particles(_Stroke):
 
 
 class Precipitates(_Stroke):
-    """Specks of `pixels` (least, most) positions each, within `within` if that is named."""
+    """Specks of `pixels` (least, most) positions each; they begin within `within` if that is named."""
 
     kind: Literal["precipitates"]
     phase: str
@@ -167,7 +167,9 @@ class Precipitates(_Stroke):
             size = int(canvas.rng.integers(self.pixels[0], self.pixels[1] + 1))
             side = int(np.ceil(np.sqrt(size)))
             dy, dx = np.divmod(np.arange(size), side)
-            chosen[(place // nx + dy) % ny, (place % nx + dx) % nx] = 1.0
+            # At the border of the map a speck lies inside of it, whole.
+            y, x = min(place // nx, ny - 1 - int(dy.max())), min(place % nx, nx - 1 - int(dx.max()))
+            chosen[np.maximum(y + dy, 0), np.maximum(x + dx, 0)] = 1.0
         return [(self.phase, chosen)]
 
 

@@ -144,7 +144,7 @@ def _path_per_cross_section(target: Target, beam_kev: float, u: Floats, exponent
 
 
 def shell_exponent(element: str, shell: str) -> float:
-    """Return m of the cross section ln U / U^m of a shell (their eq. 10)."""
+    """Return m of the cross section ln U / U^m of a shell, a number (their eq. 10)."""
     if shell == "K":
         return 0.86 + 0.12 * math.exp(-((xraydb.atomic_number(element) / 5) ** 2))
     return 0.82 if shell[0] == "L" else 0.78
