@@ -27,6 +27,7 @@ _CHUNK_VALUES = 60_000
 _SAMPLE = 4096
 _MAX_NOVELTIES = 16
 _MAX_REFITS = 4
+_VARIANCE_FLOOR = 0.1
 
 
 class LinearEngine:
@@ -252,14 +253,15 @@ class LinearEngine:
         held = held[self._map.store.complete(held) & (self.anomaly[held] > self.config.novelty_threshold)]
         groups = self._held.groups(held, self.anomaly[held], _MAX_NOVELTIES)
         members = np.concatenate([held[:0], *groups])
-        residual = self._map.counts(members) - self._map.expected(members)
-        exposure = self._map.exposure(members, self.noise)
+        expected = self._map.expected(members)
+        residual = self._map.counts(members) - expected
+        floor = _VARIANCE_FLOOR * np.outer(self._map.exposure(members, self.noise), published.channel_variance)
+        variance = np.maximum(self.noise.row_variance(expected, self.visits[members, None], 1), floor)
         spectra, scores, first = [], [], 0
         for group in groups:
             part = slice(first, first + group.size)
             first += group.size
-            known = float(exposure[part].sum()), published.channel_weight, self._windows.width
-            pooled, share = pooled_residual(residual[part], *known)
+            pooled, share = pooled_residual(residual[part], variance[part], self.noise.gain, self._windows.width)
             spectra.append(pooled)
             scores.append(share)
         stack = np.stack(spectra) if spectra else np.zeros((0, self.n_channels), dtype=np.float32)

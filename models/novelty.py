@@ -154,23 +154,28 @@ class NoveltySpectra:
         return positions[order], column[order], score[order]
 
 
-def pooled_residual(residual: Float32, exposure: float, weight: Float64, width: int) -> tuple[Float32, Float32]:
-    """Pooled residual (D,) of a group (n, D), and each one's share of it by least squares.
+def pooled_residual(residual: Float32, variance: Float64, gain: float, width: int) -> tuple[Float32, Float32]:
+    """Pooled residual (D,) of a group (n, D), and each one's share of it.
 
-    The pooled residual is shrunk channel by channel by 1 - 2 / z2, z2 the local mean of its squared significance over
-    `width` channels: what is no more than noise is left out.
+    The pooled residual is shrunk channel by channel as its power over `width` channels is signal or noise, the noise of
+    the components counted twice, so that what may be no more than that is left out. Shares are least squares in the
+    noise that the novelty itself brings with it, drawn towards equal ones as far as it leaves them open (a prior of
+    mean and standard deviation 1/n): a few counts tell that something is there, not how much of it. They sum to 1, so
+    that they do not undo the shrinkage.
 
     Parameters
     ----------
-    exposure : float
-        Exposure of the group in all.
-    weight : ndarray, (D,)
-        1 / noise variance of a channel at unit exposure.
+    residual, variance : ndarray, (n, D)
+        What the components do not explain, and the noise variance of what they do.
+    gain : float
+        Variance of a count.
     """
-    pooled = residual.sum(axis=0)
-    significance = uniform_filter1d(pooled.astype(np.float64) ** 2 * weight / max(exposure, 1e-12), width)
-    pooled = (pooled * np.maximum(1.0 - 2.0 / np.maximum(significance, 1e-12), 0.0)).astype(np.float32)
-    along = (residual * weight) @ pooled
-    total = float((pooled * weight) @ pooled)
-    share = along / total if total > 0 else np.zeros(len(residual))
-    return pooled, np.asarray(share, dtype=np.float32)
+    n = len(residual)
+    pooled = residual.sum(axis=0, dtype=np.float64)
+    power, mean, noise = (uniform_filter1d(a, width) for a in (pooled**2, pooled, variance.sum(axis=0)))
+    noise = 2.0 * noise + gain * np.maximum(mean, 0.0)
+    pooled *= np.maximum(1.0 - np.divide(noise, power, out=np.ones_like(power), where=power > 0), 0.0)
+    spread = variance + gain * np.maximum(pooled, 0.0) / n
+    weighted = np.divide(pooled, spread, out=np.zeros_like(spread), where=spread > 0)
+    share = (residual * weighted).sum(axis=1) + n
+    return pooled.astype(np.float32), (share / max(float(share.sum()), n)).astype(np.float32)

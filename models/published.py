@@ -64,10 +64,9 @@ class Published:
         return replace(self.basis, eigenspectra=np.concatenate([self.eigenspectra, spectra]))
 
     @cached_property
-    def channel_weight(self) -> Float64:
-        """1 / noise variance of each channel for unit exposure, (D,); 0 for dead ones."""
-        variance = self.scaling.scale[self.scaling.group] ** 2 * self.scaling.share
-        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+    def channel_variance(self) -> Float64:
+        """Noise variance of each channel for unit exposure in the mean spectrum, (D,); 0 for dead ones."""
+        return self.scaling.scale[self.scaling.group] ** 2 * self.scaling.share
 
     def moved_by(self, state: LearntState) -> float:
         """Largest variance (noise is 1) of a component of the state outside this basis; infinite for another rank."""

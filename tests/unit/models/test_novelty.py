@@ -1,0 +1,57 @@
+"""Pooled residuals of novelty groups: what they show, and that they show no more than there is."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.novelty import pooled_residual
+from tests.unit.models.scenes import peak
+
+D, WIDTH = 400, 12
+BACKGROUND = np.exp(-np.arange(D) / 150) + 0.05
+LINES = peak(D, 120, 4) + 0.5 * peak(D, 260, 4)
+
+
+def pooled(expected: NDArray[np.float64], known: NDArray[np.float64], seed: int) -> tuple[NDArray, NDArray]:
+    """Pool Poisson counts of these means (n, D) over what is known of them."""
+    counts = np.random.default_rng(seed).poisson(expected)
+    return pooled_residual((counts - known).astype(np.float32), known, 1.0, WIDTH)
+
+
+@pytest.mark.parametrize("counts", [20.0, 2000.0])
+def test_rare_positions_are_shown_better_than_without_it(counts: float) -> None:
+    known = np.tile(0.3 * counts * BACKGROUND / BACKGROUND.sum(), (4, 1))
+    novel = 0.7 * counts * LINES / LINES.sum()
+    errors = []
+    for seed in range(10):
+        spectrum, share = pooled(known + novel, known, seed)
+        assert share.sum() == pytest.approx(1.0, abs=1e-5)
+        errors.append(float(((np.outer(share, spectrum) - novel) ** 2).sum() / (4 * (novel**2).sum())))
+    assert np.mean(errors) < (0.5 if counts < 100 else 0.02)
+
+
+def test_noise_of_bright_spectra_is_no_novelty() -> None:
+    bright = np.tile(5e3 * (BACKGROUND / BACKGROUND.sum() + LINES / LINES.sum()), (3, 1))
+    passed = [float(np.abs(pooled(bright, bright, seed)[0]).sum()) for seed in range(10)]
+    assert np.mean(passed) < 0.05 * np.sqrt(3 * bright[0]).sum()
+
+
+def test_shares_follow_the_counts_where_there_are_enough() -> None:
+    known = np.full((3, D), 0.01)
+    novel = np.outer([1.0, 2.0, 5.0], 400 * LINES / LINES.sum())
+    _, share = pooled(known + novel, known, 0)
+    np.testing.assert_allclose(share, np.array([1, 2, 5]) / 8, rtol=0.15)
+
+
+def test_few_counts_do_not_tell_shares() -> None:
+    known = np.full((2, D), 1e-4)
+    residual = np.zeros((2, D), dtype=np.float32)
+    residual[0, 118:122], residual[1, 119] = 1, 1
+    _, share = pooled_residual(residual, known, 1.0, WIDTH)
+    assert 0.5 < share[0] < 0.75
+
+
+def test_nothing_left_is_nothing_shown() -> None:
+    spectrum, share = pooled_residual(np.zeros((2, D), np.float32), np.ones((2, D)), 1.0, WIDTH)
+    assert not spectrum.any()
+    np.testing.assert_allclose(share, 0.5)
