@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.base import Float32
 from models.novelty import pooled_residual
 from tests.unit.models.scenes import peak
 
@@ -12,7 +13,7 @@ BACKGROUND = np.exp(-np.arange(D) / 150) + 0.05
 LINES = peak(D, 120, 4) + 0.5 * peak(D, 260, 4)
 
 
-def pooled(expected: NDArray[np.float64], known: NDArray[np.float64], seed: int) -> tuple[NDArray, NDArray]:
+def pooled(expected: NDArray[np.float64], known: NDArray[np.float64], seed: int) -> tuple[Float32, Float32]:
     """Pool Poisson counts of these means (n, D) over what is known of them."""
     counts = np.random.default_rng(seed).poisson(expected)
     return pooled_residual((counts - known).astype(np.float32), known, 1.0, WIDTH)
