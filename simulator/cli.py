@@ -17,6 +17,7 @@ from simulator.panel import DETECTOR, SCAN
 from simulator.playback import is_recording
 from simulator.points import random_points
 from simulator.raster import scan_order
+from simulator.references import write_library
 from simulator.replay import FileScene
 from simulator.run import Job, Recording, console, errors, report, run, series_name, speed_of, words
 from simulator.sample import Specimen, load_specimen, specimen_names
@@ -54,6 +55,7 @@ def simulate(
     truth: panel.Truth = None,
     save: panel.Save = None,
     plot: panel.Plot = None,
+    library: panel.Library = None,
     data: panel.Data = panel.DATA,
     pattern: panel.PatternOption = panel.Pattern.PUB,
     bind: panel.Bind = True,
@@ -71,6 +73,9 @@ def simulate(
         camera = parse_switches(detector, Integrating) if detector else Counting()
         if plot is not None or specimen == "all":
             return _draw(specimen, plot, seed, shape, channels, counts)
+        if library is not None:
+            written = write_library(specimen, library, channels)
+            return console.print(f"{written} phases are in {library / 'library.toml'}", highlight=False)
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
         if points is not None and region is not None:

@@ -126,6 +126,10 @@ Truth = Annotated[Path | None, typer.Option(help="Write the truth to this .npz."
 Save = Annotated[
     Path | None, typer.Option(help="Write scan and truth to this .zspy (zarr, for HyperSpy).", rich_help_panel=RECORD)
 ]
+Library = Annotated[
+    Path | None,
+    typer.Option(help="Only write the expected phases as a library to this folder.", rich_help_panel=RECORD),
+]
 Plot = Annotated[
     Path | None, typer.Option(help="Only draw the specimen ('all': every one) to this .png.", rich_help_panel=RECORD)
 ]
