@@ -73,19 +73,22 @@ def first_layer(model: ModelProto) -> tuple[Float32, Float32]:
     return np.ascontiguousarray(held[node.input[1]].T), held[node.input[2]]
 
 
-def window_sums(model: ModelProto, channels: list[tuple[int, int]]) -> ModelProto:
+def window_sums(model: ModelProto, channels: list[tuple[int, int]], features: str = "features") -> ModelProto:
     """Return counts to windows (n, W): denoised counts in half-open channel ranges, exactly, at less cost.
 
     Where the decoder is linear (end-members) the windows are folded into the last layer; where a softplus stands
     behind it, only the rows of the channels asked for are kept.
+
+    Parameters
+    ----------
+    features : str
+        What the last layer gets.
 
     Raises
     ------
     ValueError
         Where the network does not end with a dense layer.
     """
-    known = {v.name for v in model.graph.value_info}
-    features = "features" if "features" in known else "latent"
     folded = part(model, [COUNTS], [features, "total"])
     last = _reader(model, features)
     if last.op_type not in {"Gemm", "MatMul"}:

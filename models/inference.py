@@ -24,6 +24,8 @@ from models.thinning import to_quanta
 ROWS = 256
 _SPARSE: dict[Precision, float] = {"fp32": 0.1, "int8": 0.03}
 """Share of channels with counts up to which summing rows (in float32) is cheaper than a dense product."""
+_LAST_GETS = {"hourglass": "features", "variational": "features", "spatial": "features", "nonnegative": "latent"}
+"""What the last layer gets, where it is a dense one."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,11 @@ class TrainedNetwork:
 
     def windows(self, counts: Counts, channels: list[tuple[int, int]]) -> Float32:
         """Denoised counts (n, W) in half-open channel ranges, without making whole spectra where that can be."""
+        features = _LAST_GETS.get(self.card.architecture.kind)
+        if features is None or self.card.architecture.calibration:
+            return self._summed(counts, channels)
         if self._windows is None or self._windows[0] != tuple(channels):
-            try:
-                part = graphs.window_sums(self.model, channels)
-            except ValueError:
-                return self._summed(counts, channels)
-            self._windows = tuple(channels), self._session(part)
+            self._windows = tuple(channels), self._session(graphs.window_sums(self.model, channels, features))
         session = self._windows[1]
         sums = _gathered(self._run_dense(counts, session), counts.shape[0], session.widths())[graphs.WINDOWS]
         if not self.noise.is_poisson:

@@ -41,6 +41,7 @@ def list_models(folder: Folders = None) -> None:
     table = Table()
     for column in ("name", "technique", "axis", "kind", "latent", "parameters", "where"):
         table.add_column(column)
+    wrong = []
     for path, card in find_models(folder or []):
         if isinstance(card, ModelCard):
             axis, a = card.axis.axis(), card.architecture
@@ -49,8 +50,10 @@ def list_models(folder: Folders = None) -> None:
                 card.name, card.technique, ends, a.kind, str(a.latent), f"{card.parameters:,}", str(path.parent)
             )
         else:
-            table.add_row(path.stem, "-", f"[red]{card}[/]", "-", "-", "-", str(path.parent))
+            wrong.append(str(card))
     console.print(table)
+    for complaint in wrong:
+        console.print(f"[red]not usable[/]: {complaint}", soft_wrap=True, highlight=False)
 
 
 @models.command()

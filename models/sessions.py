@@ -41,7 +41,12 @@ class Session:
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """Where it really runs: only the session's own list of providers tells."""
-        return "cuda" if _CUDA in self._session.get_providers() else "cpu"
+        return "cuda" if _CUDA in self.providers else "cpu"
+
+    @property
+    def providers(self) -> list[str]:
+        """ONNX Runtime's providers that the session has got."""
+        return list(self._session.get_providers())
 
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of one row of each output."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from models.recipe import Sources
 
 DATA, NETWORK, TRAINING, CHANGES = "Data", "Network", "Training", "How spectra are changed"
-_ERROR = 1
+_ERROR, _USAGE = 1, 2
 _HELD_OUT_SHARE = 4
 console = Console()
 
@@ -135,6 +135,10 @@ def train(
                 bar.update(task, completed=done, description=f"training, held-out loss {found:.4f}")
 
             card = cook(out.stem, sources, recipe, out, progress, bar.console.print)
+    except ModuleNotFoundError as error:
+        text = f"scanwise train needs scanwise[train] (there is no package {error.name!r})"
+        typer.echo(f"{text}: pip install 'scanwise[train]'", err=True)
+        raise typer.Exit(_USAGE) from error
     except (ValueError, OSError) as error:
         typer.echo(f"scanwise train: {error}", err=True)
         raise typer.Exit(_ERROR) from error

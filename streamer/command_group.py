@@ -71,7 +71,7 @@ def _load(point: EntryPoint) -> Any:
 
 
 def _summary(point: EntryPoint) -> str:
-    """Return the first line of a function's docstring without importing its module."""
+    """Return the first line of a function's docstring, or a group's help, without importing its module."""
     try:
         spec = importlib.util.find_spec(point.module)
         tree = ast.parse(Path(spec.origin).read_text()) if spec is not None and spec.origin else None
@@ -80,4 +80,13 @@ def _summary(point: EntryPoint) -> str:
     for node in tree.body if tree is not None else []:
         if isinstance(node, ast.FunctionDef) and node.name == point.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == point.attr for t in node.targets):
+            return _help(node.value)
     return ""
+
+
+def _help(value: ast.expr) -> str:
+    """Return what a call like ``Typer(help="...")`` says."""
+    said = value.keywords if isinstance(value, ast.Call) else []
+    texts = [k.value.value for k in said if k.arg == "help" and isinstance(k.value, ast.Constant)]
+    return str(texts[0]) if texts else ""

@@ -30,6 +30,7 @@ _ROLES: Final = {
     "cli": "the command line",
     "daemon": "`scanwise run`",
     "simulator": "`scanwise simulate` and `scanwise replay`",
+    "train": "`scanwise train`",
 }
 _REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*>=\s*(?P<least>[0-9.]+)")
 _YEAR_2024_S: Final = 1_704_067_200

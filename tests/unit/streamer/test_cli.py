@@ -115,7 +115,8 @@ class TestCommandsOfOthers:
             "def measure(rate: float = 1.5, name: str = 'x') -> None:\n"
             '    """Measure something.\n\n    At length.\n    """\n'
             "    typer.echo(f'{name} at {rate}')\n"
-            "    raise typer.Exit(3)\n"
+            "    raise typer.Exit(3)\n\n"
+            "several = typer.Typer(no_args_is_help=True, help='Do several things.')\n"
         )
         (folder / "broken.py").write_text("import no_such_package_at_all\n\ndef f() -> None:\n    '''Break.'''\n")
         monkeypatch.syspath_prepend(str(tmp_path))
@@ -125,9 +126,11 @@ class TestCommandsOfOthers:
     def test_are_listed_with_their_help_line_and_not_imported(
         self, package: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        register(monkeypatch, measure="otherpackage.cli:measure", gone="no_such_package.cli:f")
+        points = {"measure": "otherpackage.cli:measure", "several": "otherpackage.cli:several"}
+        register(monkeypatch, **points, gone="no_such_package.cli:f")
         told = scanwise("--help").output
         assert "Measure something." in told
+        assert "Do several things." in told
         assert "gone" in told
         assert "otherpackage_was_imported" not in sys.modules
 
