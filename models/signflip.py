@@ -69,14 +69,19 @@ def _moment_times(noise: list[ScaledRows], vector: Float64) -> Float64:
 
 
 def _flipped(block: Block, rng: np.random.Generator) -> Block:
-    """Square roots of counts, each with a random sign."""
+    """Square roots of counts, each that is not zero with a random sign: the same for dense and sparse spectra."""
     if isinstance(block, sparse.csr_array):
-        return sparse.csr_array((_signed_roots(block.data, rng), block.indices, block.indptr), shape=block.shape)
-    return _signed_roots(block, rng)
+        whole = block.copy()
+        whole.sum_duplicates()
+        return sparse.csr_array((_signed_roots(whole.data, rng), whole.indices, whole.indptr), shape=whole.shape)
+    roots = np.maximum(block, 0.0)
+    lit = block != 0
+    roots[lit] = _signed_roots(block[lit], rng)
+    return roots
 
 
 def _signed_roots(counts: Float32, rng: np.random.Generator) -> Float32:
     roots = np.sqrt(np.maximum(counts, 0.0), dtype=np.float32)
     bits = np.unpackbits(np.frombuffer(rng.bytes(-(-roots.size // 8)), dtype=np.uint8), count=roots.size)
-    roots *= (2.0 * bits - 1.0).astype(np.float32).reshape(roots.shape)
+    roots *= 2.0 * bits.astype(np.float32) - 1.0
     return roots
