@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from models.base import Float32, Float64, as_dense
+from models.blocks import Block, as_csr, gathered, weighted_sum
+from models.learnt import Learnt
 from models.linear_config import LinearConfig
 from models.moments import Moments
 from models.noise import POISSON, NoiseModel, estimate_noise
@@ -33,7 +34,6 @@ _REACH_VALUES = 8_000_000
 _RESTART_ROWS = 256.0
 # Spectra, in least batches, that wait where there is no idle time: then the next state learns them first.
 _BACKLOG = 4
-Block: TypeAlias = Float32 | sparse.csr_array
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ class Learner:
         self._n_values = 0
         self._weight = 0.0
         self._least = 0.0
+
+    @property
+    def n_kept(self) -> int:
+        """Components that are tracked."""
+        return self._keep
 
     @property
     def mean_values_per_row(self) -> float:
@@ -170,15 +175,15 @@ class Learner:
         fresh = self._tracker.n_rows == 0
         typical = float(np.median(exposure[exposure > 0])) if fresh else self.exposure / max(self._weight, 1.0)
         squared = row_weights(exposure, typical, self._config.bright_clip)
-        blocks = _gathered([visits.block for visits in waiting])
-        self._profile += _weighted_sum(blocks, squared)
+        blocks = gathered([visits.block for visits in waiting])
+        self._profile += weighted_sum(blocks, squared)
         if waiting[0].background is not None:
-            self._profile += _weighted_sum([v.background for v in waiting if v.background is not None], squared)
+            self._profile += weighted_sum([v.background for v in waiting if v.background is not None], squared)
         if isinstance(self._tracker, Moments):
             first = 0
             for block in blocks:
                 yield
-                self._tracker.add(_as_csr(block), squared[first : first + block.shape[0]])
+                self._tracker.add(as_csr(block), squared[first : first + block.shape[0]])
                 first += block.shape[0]
         else:
             yield from self._track(self._tracker, blocks, squared)
@@ -276,6 +281,28 @@ class Learner:
             self._prepared = self._present_scaling()
             self._tracker.prepare(self._prepared)
 
+    def learnt(self) -> Learnt:
+        """What is known so far, with what is buffered; its tracker is the learner's own."""
+        self.flush()
+        return Learnt(
+            self.noise, self.noise_estimated, self.total, self._profile, self.exposure, self._weight,
+            self.n_seen, self._n_values, self._tracker, self._scaling,
+        )  # fmt: skip
+
+    def merge(self, other: Learnt) -> None:
+        """Know also what another learner knows, as if all had been learnt here."""
+        both = self.learnt().merged(other, self._keep, self._peak_width)
+        self.noise, self.total, self._profile = both.noise, both.total, both.profile
+        self.exposure, self._weight, self.n_seen, self._n_values = (
+            both.exposure,
+            both.weight,
+            both.n_seen,
+            both.n_values,
+        )
+        self._tracker, self._scaling, self._scaled_at = both.tracker, both.scaling, 0.0
+        # The first spectra of the other are not here: to estimate the noise anew would be to forget them.
+        self._prepared, self._estimates_left, self._first = None, [], []
+
     def _state(self, vectors: Float32 | Float64, eigenvalues: Float64, scaling: Scaling, n: float) -> LearntState:
         edge = noise_edge(scaling.n_effective, n) * self._reach
         if not self.noise.is_poisson:
@@ -320,7 +347,7 @@ class Learner:
         total, profile = np.zeros(self.total.size), np.zeros(self.total.size)
         for block, squared in blocks():
             total += column_sums(block)
-            profile += _weighted_sum([block], squared)
+            profile += weighted_sum([block], squared)
         return self._final_scaling(total, profile)
 
     def _final_scaling(self, total: Float64, profile: Float64) -> Scaling:
@@ -363,26 +390,3 @@ class Learner:
         if self._tracker is None or self._scaling is None:
             return np.zeros((scaling.n_groups, 0))
         return self._scaling.moved(self._tracker.vectors, scaling)
-
-
-def _weighted_sum(blocks: list[Block], squared: Float64) -> Float64:
-    """Sum of spectra (D,) with these weights over all blocks."""
-    out: Float64 = np.zeros(blocks[0].shape[1])
-    first = 0
-    for block in blocks:
-        out += block.T @ squared[first : first + block.shape[0]].astype(np.float32)
-        first += block.shape[0]
-    return out
-
-
-def _as_csr(block: Block) -> sparse.csr_array:
-    return block if isinstance(block, sparse.csr_array) else sparse.csr_array(block)
-
-
-def _gathered(blocks: list[Block]) -> list[Block]:
-    """The same spectra in few blocks: many small ones are put together, sparse and dense apart never mixed."""
-    if len(blocks) <= 8:
-        return blocks
-    if all(isinstance(b, sparse.csr_array) for b in blocks):
-        return [sparse.csr_array(sparse.vstack(blocks, format="csr"))]
-    return [np.concatenate([as_dense(b) for b in blocks])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from models.axis import Axis
 from models.base import Basis, BatchResult, Counts, Float32, Float64, Index
 from models.forgetting import Forgetting
 from models.learner import Learner, LearntState
+from models.learnt import Arrays
 from models.linear_config import LinearConfig
+from models.merging import arrays_of, merge_into
 from models.noise import NoiseModel
 from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
 from models.null import EmpiricalNull
@@ -342,8 +345,7 @@ class LinearEngine:
         for first in range(0, stored.size, rows):
             part = slice(first, first + rows)
             index = stored[part]
-            read = self._map.reproject(index)
-            if read is not None:
+            if (read := self._map.reproject(index)) is not None:
                 scores = published.shrinkage.apply(self._map.raw(index), exposure[part])
                 score, window[part] = published.test(read[0], scores, exposure[part], self.visits[index], None, read[1])
                 self.anomaly[index] = score
@@ -370,6 +372,14 @@ class LinearEngine:
         """Raw, denoised and expected (by the components alone, novelties left out) counts (D,) of one position."""
         at = np.array([index])
         return self._map.counts(at)[0], self._map.denoise(at)[0], self._map.expected(at)[0]
+
+    def arrays(self) -> Arrays:
+        """All that was learnt and counted, as plain arrays by name: what `merge` takes, here or on another machine."""
+        return arrays_of(self)
+
+    def merge(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Know also what another engine of the same scan knew (`models.merging.merge_into`)."""
+        merge_into(self, arrays)
 
     def state_summary(self) -> dict[str, Any]:
         """What the status shows: noise, counts a spectrum, kind of tracker, memory, smallest visible phase, ranks."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Float32, Float64
@@ -58,8 +60,22 @@ class Moments:
 
     def forget(self, factor: float) -> None:
         """Let everything so far count for less."""
-        self._half *= np.float32(factor)
+        self.scale(factor)
         self.n_rows, self.squares = self.n_rows * factor, self.squares * factor**2
+
+    def scale(self, factor: float) -> None:
+        """Multiply everything so far, for as many spectra."""
+        self._half *= np.float32(factor)
+        self._sweep = self._found = None
+
+    def packed(self) -> Float32:
+        """Upper triangle, row by row, (D (D + 1) / 2,)."""
+        return np.asarray(self._half[np.triu_indices(self._half.shape[0])])
+
+    def unpack(self, packed: NDArray[Any], n_rows: float, squares: float) -> None:
+        """Take what another one packed in the place of what is here."""
+        self._half[np.triu_indices(self._half.shape[0])] = packed
+        self.n_rows, self.squares = n_rows, squares
         self._sweep = self._found = None
 
     def add(self, counts: sparse.csr_array, squared_weight: Float64) -> None:
@@ -71,6 +87,7 @@ class Moments:
     def merge(self, other: Moments) -> None:
         """Add what another worker summed: exact."""
         self._half += other._half
+        self._sweep = self._found = None
         self.n_rows += other.n_rows
         self.squares += other.squares
 

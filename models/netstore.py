@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,14 @@ class NetStore(CountStore):
         """Accumulated net counts (n, D) at positions, dense float32."""
         return np.asarray(as_dense(self.gross(index)) - self._added[index] @ self._shapes, dtype=np.float32)
 
-    def gross(self, index: NDArray[Any]) -> Counts:
-        """Accumulated counts (n, D) at positions as they were measured."""
-        return super().rows(index)
+    def arrays(self, index: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Accumulated counts as they were measured, and the coefficients of their backgrounds."""
+        return super().arrays(index) | {"added": self._added[index]}
+
+    def merge(self, index: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add counts and backgrounds of positions (n,) from such arrays."""
+        super().merge(index, arrays)
+        self._added[index] += arrays["added"]
 
     def background_sums(self, index: NDArray[Any], sums: Float32) -> Float32:
         """Backgrounds (n,) of positions summed over channels, from such sums (M,) of the shapes."""

@@ -63,6 +63,10 @@ class HeldBack:
         self._open |= crowd
         return released
 
+    def release(self, positions: Positions) -> None:
+        """Hold these positions no more."""
+        self._window[positions] = -1
+
     def settle(self) -> None:
         """A new basis is out: what it still does not know is held back again."""
         self._open[:] = False

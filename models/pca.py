@@ -247,6 +247,12 @@ class Tracker:
         self.values = self.values * factor
         self.n_rows, self.squares = self.n_rows * factor, self.squares * factor**2
 
+    def absorb(self, other: Tracker) -> None:
+        """Add another history in the same scaling: both side by side, truncated to `keep`."""
+        roots = [tracker.vectors * np.sqrt(tracker.values) for tracker in (self, other)]
+        self.vectors, self.values = _truncated(np.concatenate(roots, axis=1), self.keep)
+        self.n_rows, self.squares = self.n_rows + other.n_rows, self.squares + other.squares
+
     def update_pieces(self, rows: Rows, lead: int, keep: int) -> Iterator[None]:
         """Learn a block in pieces; the history is the old one until the last of them.
 
@@ -271,16 +277,19 @@ class Tracker:
 
     def rescale(self, old: Scaling, new: Scaling) -> None:
         """Express the history in another scaling of the channels."""
-        moved = old.moved(self.vectors, new) * np.sqrt(self.values)
-        found, small = _top(moved.T @ moved, self.keep)
-        turned = orthonormal(moved @ small) if found.size else np.zeros((new.n_groups, 0))
-        self.vectors = turned.astype(np.float32)
-        self.values = found[: self.vectors.shape[1]]
+        self.vectors, self.values = _truncated(old.moved(self.vectors, new) * np.sqrt(self.values), self.keep)
 
     @property
     def eigenvalues(self) -> Float64:
         """Variance per spectrum of each component, falling, (k,)."""
         return self.values / max(self.n_rows, 1.0)
+
+
+def _truncated(roots: Float64, keep: int) -> tuple[Float32, Float64]:
+    """Best `keep` components (m, k) and values (k,) of roots @ roots', roots (m, n) with few columns."""
+    found, small = _top(roots.T @ roots, keep)
+    turned = orthonormal(roots @ small) if found.size else np.zeros((roots.shape[0], 0))
+    return turned.astype(np.float32), found[: turned.shape[1]]
 
 
 class StreamingPCA:

@@ -5,6 +5,7 @@ What goes in and comes out is on the sender's axis. Raw counts are kept as they 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace as with_changes
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, as_dense
+from models.learnt import Arrays
 from models.linear import LinearEngine
 from models.linear_config import LinearConfig
 from models.netmaps import Backgrounds
@@ -193,8 +195,29 @@ class PreparedEngine(LinearEngine):
 
     def _raw(self, index: NDArray[Any]) -> Counts:
         """Raw counts (n, D) of positions."""
-        store = self._map.store if self._raw_store is None else self._raw_store
-        return store.gross(index) if isinstance(store, NetStore) else store.rows(index)
+        return (self._map.store if self._raw_store is None else self._raw_store).gross(index)
+
+    def arrays(self) -> Arrays:
+        """As `LinearEngine.arrays`, with what was counted before the steps; what steps have learnt stays here."""
+        index = self._map.measured
+        sums = np.stack([self._raw_totals, self._shift_sum, self._scale_sum])[:, index]
+        raw: Arrays = {"steps/index": index, "steps/sums": sums}
+        if self._raw_store is not None:
+            kept = self._raw_store.arrays(index) | {"complete": self._raw_store.complete(index)}
+            raw |= {f"raw/{name}": array for name, array in kept.items()}
+        return super().arrays() | raw
+
+    def merge(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As `LinearEngine.merge`, of an engine behind the same steps."""
+        super().merge(arrays)
+        index = np.asarray(arrays["steps/index"])
+        for mine, sums in zip((self._raw_totals, self._shift_sum, self._scale_sum), arrays["steps/sums"], strict=True):
+            mine[index] += sums
+        if self._raw_store is not None:
+            raw = {name.removeprefix("raw/"): a for name, a in arrays.items() if name.startswith("raw/")}
+            self._raw_store.merge(index, raw)
+        if self._after is not None:
+            self._after.touch(index)
 
     def background_of(self, index: int) -> Float32 | None:
         """What is not signal in the counts (D,) of a position; None where nothing is subtracted."""

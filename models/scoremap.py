@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Basis, Counts, Float32, Float64, Index, as_dense
+from models.learnt import Arrays
 from models.noise import NoiseModel
 from models.novelty import NoveltySpectra
 from models.preprocess import as_float32
@@ -65,6 +67,34 @@ class ScoreMap:
         self._raw[index] = 0.0
         self.store.clear(index)
         self._measured = None
+
+    def arrays(self, index: NDArray[Any]) -> Arrays:
+        """What is known of positions, as plain arrays."""
+        published = self.published
+        none = np.zeros((0, self.n_channels), dtype=np.float32)
+        return {
+            "index": index,
+            "totals": self.totals[index],
+            "visits": self.visits[index],
+            "raw": self.raw(index),
+            "eigenspectra": none if published is None else published.eigenspectra,
+            "complete": self.store.complete(index),
+            **self.store.arrays(index),
+        }
+
+    def merge(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add what another map knows of its positions; scores in its basis are taken to the present one."""
+        index = np.asarray(arrays["index"], dtype=np.int64)
+        self._turns.settle(index[self.visits[index] == 0])
+        self.totals[index] += arrays["totals"]
+        self.visits[index] += arrays["visits"].astype(np.uint32)
+        self.store.merge(index, arrays)
+        self._measured, self._cursor = None, 0
+        if self.published is not None:
+            self.accumulate(
+                index.astype(np.uint32), arrays["raw"] @ (arrays["eigenspectra"] @ self.published.projector)
+            )
+            self.exact[index] = False
 
     def accumulate(self, index: Index, raw: Float32) -> None:
         """Add the raw scores (n, K) of visits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,10 @@ class CountStore:
         return grown
 
     def rows(self, index: NDArray[Any]) -> Counts:
+        """Accumulated counts (n, D) at positions as a model takes them."""
+        return self.gross(index)
+
+    def gross(self, index: NDArray[Any]) -> Counts:
         """Accumulated counts (n, D) at positions: CSR where all lie in the log, else dense float32."""
         log = self._log.rows(self._head[index])
         touched = [(n, r) for n, r in _by_block(index) if self._blocks[n] is not None]
@@ -145,6 +149,26 @@ class CountStore:
             part = index[first : first + size]
             yield part, self.rows(part)
 
+    def arrays(self, index: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Accumulated counts of positions as plain arrays, in the narrowest type that holds them."""
+        counts = self.gross(index)
+        if not isinstance(counts, sparse.csr_array):
+            return {"counts": _narrowed(counts)}
+        counts.sum_duplicates()
+        return {"values": _narrowed(counts.data), "channels": counts.indices, "indptr": counts.indptr}
+
+    def merge(self, index: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add counts of positions (n,), each once, from such arrays; `complete` (n,) says which are all there."""
+        complete = np.asarray(arrays["complete"])
+        if "counts" in arrays:
+            counts: Counts = np.asarray(arrays["counts"])
+        else:
+            parts = (arrays["values"], arrays["channels"], arrays["indptr"])
+            counts = sparse.csr_array(parts, shape=(index.size, self.n_channels))
+        if index.size:
+            self.add(index, counts)
+        self._complete[index[~complete]] = False
+
     def window_sums(self, index: NDArray[Any], lo: int, hi: int) -> Float64:
         """Counts in channels lo to hi (half-open) at positions, (n,)."""
         out = np.empty(index.size)
@@ -158,6 +182,13 @@ class CountStore:
             if block is not None:
                 out[rows] += block[index[rows] % _BLOCK, lo:hi].sum(axis=1, dtype=np.float64)
         return out
+
+
+def _narrowed(counts: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers in the narrowest type that holds them."""
+    if counts.dtype.kind == "f" and bool(np.all(counts == np.rint(counts))):
+        counts = counts.astype(np.int64)
+    return counts.astype(narrowest(counts)) if counts.size else counts
 
 
 def _by_block(index: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
