@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.calibration import Calibration
 from models.axis import Axis
 from models.base import Float64
+from models.calibration import Calibration
 from models.drift_filters import DriftFilters
 from models.drift_history import Contrast, DriftHistory
 from models.noise import NoiseModel
@@ -28,6 +28,8 @@ Kind = Literal["shift", "gain", "both", "undetermined"]
 _FEWEST_BEFORE = 16
 _WINDOWS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160])
 _NOT_NEEDED, _NEEDED = 4.0, 9.0
+_NOT_NEEDED_SHARE, _NEEDED_SHARE = 0.02, 0.05
+"""Beside so many units of chi-squared, parts of the statistic: peaks bend, so large changes are not quite linear."""
 _REFINE_LONGEST = 4.0
 
 
@@ -41,11 +43,11 @@ class DriftConfig:
         Spectra that are summed before they are tested, at least.
     threshold : float
         Test statistic (chi-squared of two degrees of freedom, the largest over all splits) from which on there is
-        drift; 30 is one false alarm in some sixty million spectra.
+        drift; 32 is one false alarm in some hundred million spectra.
     """
 
     segment: int = 64
-    threshold: float = 30.0
+    threshold: float = 32.0
 
 
 @dataclass(frozen=True)
@@ -215,9 +217,11 @@ class _Level:
 def _kind(contrast: Contrast) -> tuple[Kind, Float64]:
     """Whether shift or gain alone explains a change while the other does not, and what is then needed, (2,)."""
     (shift, left_by_shift), (gain, left_by_gain) = contrast.alone(0), contrast.alone(1)
-    if left_by_shift < _NOT_NEEDED and left_by_gain > _NEEDED:
+    not_needed = max(_NOT_NEEDED, _NOT_NEEDED_SHARE * contrast.statistic)
+    needed = max(_NEEDED, _NEEDED_SHARE * contrast.statistic)
+    if left_by_shift < not_needed and left_by_gain > needed:
         return "shift", np.array([shift, 0.0])
-    if left_by_gain < _NOT_NEEDED and left_by_shift > _NEEDED:
+    if left_by_gain < not_needed and left_by_shift > needed:
         return "gain", np.array([0.0, gain])
-    both = min(left_by_shift, left_by_gain) > _NEEDED
+    both = min(left_by_shift, left_by_gain) > needed
     return "both" if both else "undetermined", contrast.estimate()[0]

@@ -119,8 +119,10 @@ class DriftFilters:
     def misfit(self, after: Float64, before: Float64, n_after: float, n_before: float) -> float:
         """How many times more than noise, at least once, two sums (D,) differ by what neither basis nor drift explains.
 
-        Mean square of the difference per visit in bins of half a peak width, in units of its variance, after the
-        eigenspectra and the derivatives were fitted to it.
+        The difference per visit in bins of half a peak width, in units of its standard deviation, is fitted with the
+        eigenspectra and the derivatives. What is left is averaged in square over all bins, and once more weighted by
+        what a bin tells of drift: a line that comes in on the flank of another is in few bins, but in those. The
+        larger of the two counts, where it is more than chance.
         """
         sums, n = np.stack([after, before]), np.array([[n_after], [n_before]])
         variance = self._binned(self._variance(sums, n))
@@ -128,11 +130,15 @@ class DriftFilters:
         sigma = np.sqrt((variance / n**2)[:, usable].sum(axis=0))
         difference = self._binned((after / n_after - before / n_before)[None, :])[0, usable] / sigma
         design = (self._binned(np.concatenate([self.eigenspectra, self.templates]))[:, usable] / sigma).T
-        freedom = difference.size - design.shape[1]
-        if freedom < 1:
+        if difference.size <= design.shape[1]:
             return 1.0
-        rest = difference - design @ np.linalg.lstsq(design, difference, rcond=None)[0]
-        return max(1.0, float(np.dot(rest, rest)) / freedom)
+        directions, sizes, _ = np.linalg.svd(design, full_matrices=False)
+        directions = directions[:, sizes > 1e-9 * sizes[0]]
+        rest = (difference - directions @ (directions.T @ difference)) ** 2
+        freedom = 1.0 - (directions**2).sum(axis=1)
+        told = (design[:, -2:] ** 2).sum(axis=0)
+        informed = (design[:, -2:] ** 2 / np.maximum(told, 1e-300)).sum(axis=1)
+        return max(1.0, _excess(rest, freedom, np.ones(rest.size)), _excess(rest, freedom, informed))
 
     def _variance(self, sums: Float64, n: Float64) -> Float64:
         """Variance of each channel (m, D) of sums of n visits (m, 1): from what the basis expects, not from counts."""
@@ -142,6 +148,14 @@ class DriftFilters:
     def _binned(self, spectra: Float64) -> Float64:
         starts = np.arange(0, spectra.shape[1], self.bin_width)
         return np.asarray(np.add.reduceat(np.where(self.live, spectra, 0.0), starts, axis=1))
+
+
+def _excess(squares: Float64, freedom: Float64, weight: Float64) -> float:
+    """Weighted mean of squares over its expectation; 0 where two standard deviations of chance explain it."""
+    expected = float(weight @ freedom)
+    chance = np.sqrt(2.0 * float((weight**2) @ freedom)) / max(expected, 1e-300)
+    ratio = float(weight @ squares) / max(expected, 1e-300)
+    return ratio if ratio > 1.0 + 2.0 * chance else 0.0
 
 
 def _weight(mean: Float64, total: Float64, width: float, noise: NoiseModel) -> Float64:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.interpolate import CubicSpline
 
-from models.calibration import Calibration, restored
 from models.axis import Axis
+from models.calibration import Calibration, restored
 from models.drift import Drift, DriftConfig, DriftMonitor
 from models.drift_filters import DriftFilters, Readings
 from models.linear import LinearEngine
@@ -222,8 +222,8 @@ def line(runs: list[Found], change: Calibration) -> str:
     spread = np.sqrt(np.mean(np.square(pulls))) if pulls else np.nan
     return (
         f"{quantiles([r.delay for r in runs])}  CUSUM {quantiles([r.cusum_delay for r in runs])}  false "
-        f"{sum(r.false for r in runs)} (CUSUM {sum(r.cusum_false for r in runs)})  told {kind} {right}, wrongly {wrong}, "
-        f"after {np.median(told) if told else np.nan:.0f}; error in stated errors {spread:.2f}"
+        f"{sum(r.false for r in runs)} (CUSUM {sum(r.cusum_false for r in runs)})  told {kind} {right}, "
+        f"wrongly {wrong}, after {np.median(told) if told else np.nan:.0f}; error in stated errors {spread:.2f}"
     )
 
 
@@ -252,7 +252,7 @@ NULLS = (
 
 def null(millions: float, first_seed: int, missed: list[str]) -> None:
     """Print alarms in scans without drift, from the first spectrum on while the model learns."""
-    print("\nscans without drift: spectra, alarms of the joint test, largest share of the threshold; CUSUM alarms")
+    print("\nscans without drift: spectra, alarms of the joint test, CUSUM alarms")
     done = alarms = cusums = 0
     seed = first_seed
     while done < 1e6 * millions:
