@@ -15,14 +15,15 @@ from models.forgetting import Forgetting
 from models.learner import Learner, LearntState
 from models.learnt import Arrays
 from models.linear_config import LinearConfig
+from models.live_error import LiveError, error_of_map
 from models.merging import arrays_of, merge_into
 from models.noise import NoiseModel
 from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
 from models.null import EmpiricalNull
 from models.published import Published, empty_basis, publish, subspace_angle_deg
-from models.rank import smallest_visible_phase_px
 from models.refit import CountedMoment
 from models.scoremap import ScoreMap
+from models.summary import summary_of
 from models.visits import Visits, last_of_each, read_visits
 
 FLAG_ANOMALOUS = 1
@@ -381,21 +382,12 @@ class LinearEngine:
         """Know also what another engine of the same scan knew (`models.merging.merge_into`)."""
         merge_into(self, arrays)
 
+    def live_error(self) -> LiveError | None:
+        """Error against the unknown truth, without bias; None where nothing is published or noise is only guessed."""
+        if self._learner.noise_is_guessed:
+            return None
+        return error_of_map(self._map, self._held.mask | self._forgetting.outdated, self._learner.rows_at_once)
+
     def state_summary(self) -> dict[str, Any]:
-        """What the status shows: noise, counts a spectrum, kind of tracker, memory, smallest visible phase, ranks."""
-        measured = self._map.measured
-        n = max(measured.size, 1)
-        exposure = float(self._map.exposure(measured, self.noise).sum()) / n
-        noise, published = self.noise, self._map.published
-        return {
-            "noise": {"model": noise.kind, "gain": noise.gain, "offset": noise.offset, "read_sigma": noise.read_sigma},
-            "noise_estimated": self._learner.noise_estimated,
-            "counts_per_spectrum": float(self.totals.sum() / n),
-            "engine": self._learner.engine,
-            "store_bytes": self._map.store.bytes_used,
-            "exact_positions": int(np.count_nonzero(self.exact)),
-            "held_positions": int(np.count_nonzero(self.held)),
-            "changes": self.changes,
-            "smallest_visible_phase_px": smallest_visible_phase_px(self.n_channels, n, 0.25 * exposure),
-            "ranks": published.rank_criteria() if published is not None else {},
-        }
+        """What the status shows: noise, counts a spectrum, kind of tracker, memory, errors, ranks."""
+        return summary_of(self)

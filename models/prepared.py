@@ -17,6 +17,7 @@ from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, as_
 from models.learnt import Arrays
 from models.linear import LinearEngine
 from models.linear_config import LinearConfig
+from models.live_error import LiveError
 from models.netmaps import Backgrounds
 from models.netstore import NetStore
 from models.noise import NoiseModel
@@ -279,6 +280,10 @@ class PreparedEngine(LinearEngine):
         if self._steps.scales:
             out["scale"] = np.where(self.visits > 0, self._scale_sum, np.nan).astype(np.float32)
         return out
+
+    def live_error(self) -> LiveError | None:
+        """As of `LinearEngine`; None too where steps move or subtract counts, whose noise is no longer their own."""
+        return None if self._steps.moves or self._steps.shapes is not None else super().live_error()
 
     def state_summary(self) -> dict[str, Any]:
         """As of `LinearEngine`, with the steps and how each is undone."""

@@ -65,6 +65,11 @@ class Scaling:
     def _inverse32(self) -> Float32:
         return self.inverse.astype(np.float32)[:, None]
 
+    @property
+    def weight(self) -> Float64:
+        """1 / share of a spectrum's variance that a channel's group has, (D,); 0 for dead groups."""
+        return np.asarray((self.inverse**2)[self.group])
+
     def projector(self, vectors: NDArray[Any]) -> Float32:
         """Matrix (D, K) that takes counts to raw scores, from scaled vectors (m, K)."""
         weights = vectors.astype(np.float32, copy=False) * self._inverse32

@@ -47,6 +47,11 @@ class ScoreShrinkage:
             scores[part] += h * centre
         return scores
 
+    def kept(self, exposure: Float64) -> Float64:
+        """How much of each axis `apply` keeps of spectra that the basis was fitted on, (n, K)."""
+        known = np.maximum(exposure, 0.0)[:, None] * self.signal
+        return np.asarray(known / ((known + 1.0) * self.pull))
+
     def error_variance(self, exposure: Float64, gain: float = 1.0) -> Float64:
         """Expected squared error (n,) of shrunk scores, summed over scores, in the units of the raw ones.
 

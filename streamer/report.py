@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 import typer
 
+from streamer.compression import compression
 from streamer.run_data import Run
 
 NUMBERS: Final = "numbers.json"
@@ -48,8 +49,8 @@ def make_report(folder: Path) -> dict[str, Any]:
 
 
 def numbers(run: Run) -> dict[str, Any]:
-    """Return what can be said of a run in numbers: books, model, timings, decisions, each map's range."""
-    timings = run.meta.get("timings") or {}
+    """Return what can be said of a run in numbers: books, model, errors, timings, decisions, each map's range."""
+    timings, status = run.meta.get("timings") or {}, run.meta.get("status") or {}
     return {
         "series": run.series,
         "technique": run.header.get("technique"),
@@ -60,6 +61,9 @@ def numbers(run: Run) -> dict[str, Any]:
         "model": run.meta.get("model"),
         "rank": run.meta.get("rank"),
         "noise_edge": run.meta.get("noise_edge"),
+        "ranks": status.get("ranks") or {},
+        "live_error": status.get("live_error"),
+        "compression": compression(run),
         "timings": timings,
         "decisions": run.decisions,
         "maps": {name: _range(values) for name, values in run.maps.items()},
@@ -94,6 +98,8 @@ def report_command(
         raise typer.Exit(1) from error
     for name in [*said["pictures"], NUMBERS]:
         typer.echo(str(folder / name))
+    if said["compression"]:
+        typer.echo(said["compression"]["text"])
 
 
 def main() -> None:

@@ -87,7 +87,11 @@ def write(
         "noise_edge": float(eigenvalues[2] * 1.02),
         "timings": {"latency_p50_ms": 1.25, "latency_p99_ms": 4.5},
         "decisions": [issued, issued | {"outcome": "accepted", "answer": {"ok": True}}],
-        "status": {"counts_per_spectrum": dose},
+        "status": {
+            "counts_per_spectrum": dose,
+            "ranks": {"edge": 2, "elbow": 2, "variance_95": 90, "parallel": 2},
+            "live_error": {"share_of_raw": 0.02, "relative": 0.1, "by_scores": [0.5, 0.3, 0.1]},
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "final.npz", meta=np.array(json.dumps(meta)), **arrays)

@@ -54,6 +54,28 @@ def test_a_report_has_pictures_and_numbers(tmp_path: Path) -> None:
     assert written["maps"]["counts"]["measured"] == 12 * 18 - 20
 
 
+def test_compression_is_told_with_its_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report_command(write(tmp_path, (20, 30), unmeasured=100))
+    said = json.loads((tmp_path / "numbers.json").read_text())
+    found = said["compression"]
+    assert (found["positions"], found["channels"]) == (500, 256)
+    assert [s["scores"] for s in found["steps"]] == [0, 1, 2]
+    assert [s["relative_error"] for s in found["steps"]] == [0.5, 0.3, 0.1]
+    # Two scores a position, two eigenspectra and the mean, instead of all counts.
+    assert found["steps"][2]["factor"] == pytest.approx(500 * 256 / (500 * 2 + 3 * 256))
+    assert "2 scores instead of 256 channels save 98.6%" in capsys.readouterr().out
+
+
+def test_without_an_error_nothing_is_said_of_compression(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path))
+    run.meta["status"]["live_error"] = None
+    assert numbers(run)["compression"] is None
+
+
+def test_every_criterion_stands_beside_the_edge(tmp_path: Path) -> None:
+    assert make_report(write(tmp_path))["ranks"] == {"edge": 2, "elbow": 2, "variance_95": 90, "parallel": 2}
+
+
 @pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
 def test_other_scans_than_grids_are_drawn(tmp_path: Path, scan: dict[str, Any]) -> None:
     figure = maps_figure(Run.load(write(tmp_path, **scan)))
