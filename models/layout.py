@@ -116,6 +116,19 @@ class Layout:
         out[:, self.dead] = out[:, left] * (1.0 - weight) + out[:, right] * weight
         return out
 
+    def collected(self, channels: tuple[int, int], share: Float64) -> Float64:
+        """Weights (m,) of the model's channels whose sum is that of `expand` over a channel range of the sender."""
+        inside = np.zeros(self.n_channels)
+        inside[slice(*channels)] = 1.0
+        if self.is_plain:
+            return inside
+        left, right, weight = self._neighbours
+        spread = inside.copy()
+        np.add.at(spread, left, inside[self.dead] * (1.0 - weight))
+        np.add.at(spread, right, inside[self.dead] * weight)
+        summed = np.bincount(self.group[self.kept], (spread * share)[self.kept], minlength=self.n_modelled)
+        return np.asarray(summed, dtype=np.float64)
+
     @cached_property
     def _neighbours(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Nearest channels on either side of each dead one, and the weight of the right one."""

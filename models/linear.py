@@ -118,12 +118,7 @@ class LinearEngine:
 
         What the components leave out (a novelty, or a phase too rare to be learnt) is not in it.
         """
-        out = np.full(self.n_positions, np.nan, dtype=np.float32)
-        measured, published = self._map.measured, self._map.published
-        if published is not None:
-            exposure = self._map.exposure(measured, self.noise)
-            out[measured] = published.relative_error(self._map.raw(measured), exposure)
-        return out
+        return self._map.relative_error(self.noise)
 
     @property
     def changes(self) -> int:
@@ -364,6 +359,11 @@ class LinearEngine:
         NaN where nothing was measured.
         """
         return self._map.window(np.arange(self.n_positions) if index is None else index, *channels)
+
+    def window_error(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> Float32:
+        """Standard error (n,) of the denoised counts of positions in a half-open channel range, NaN as in `window`."""
+        weights = np.bincount(np.arange(*channels), minlength=self.n_channels).astype(np.float64)
+        return self._map.error(np.arange(self.n_positions) if index is None else index, weights)
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D) of positions, counts."""

@@ -247,6 +247,14 @@ class PreparedEngine(LinearEngine):
         raw[kept] = store.window_sums(index[kept], *channels)
         return denoised, raw
 
+    def window_error(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> Float32:
+        """As `LinearEngine.window_error`, in channels of the sender."""
+        index = np.arange(self.n_positions) if index is None else index
+        basis = self.basis
+        if basis is None or np.isnan(basis.mean[slice(*channels)]).any():
+            return np.full(index.size, np.nan, dtype=np.float32)
+        return self._map.error(index, self._layout.collected(channels, self._share))
+
     def _sums(self, shapes: Float32, channels: tuple[int, int]) -> Float32:
         """Sums (M,) of the model's spectra (M, m) over a channel range of the sender."""
         return np.asarray(self._layout.expand(shapes, self._share)[:, slice(*channels)].sum(axis=1))

@@ -16,6 +16,7 @@ from models.preprocess import as_float32
 from models.published import Published
 from models.store import CountStore
 from models.turns import Turns
+from models.uncertainty import linear_error
 
 
 class ScoreMap:
@@ -177,6 +178,38 @@ class ScoreMap:
         weights = basis.eigenspectra[:, lo:hi].sum(axis=1, dtype=np.float64)
         denoised[measured] = self.scores(index[measured]) @ weights + basis.mean[lo:hi].sum(dtype=np.float64)
         return denoised, raw
+
+    def relative_error(self, noise: NoiseModel) -> Float32:
+        """Expected relative error of each denoised spectrum (P,), NaN where nothing was measured."""
+        out = np.full(self.n_positions, np.nan, dtype=np.float32)
+        if self.published is not None:
+            measured = self.measured
+            out[measured] = self.published.relative_error(self.raw(measured), self.exposure(measured, noise))
+        return out
+
+    def error(self, index: NDArray[Any], weights: Float64) -> Float32:
+        """Standard error (n,) of denoised spectra summed with weights (D,), NaN where nothing was measured.
+
+        Positions of a novelty are shown as they were counted: theirs is the error of the counts.
+        """
+        out = np.full(index.size, np.nan, dtype=np.float32)
+        if self.published is None:
+            return out
+        rows, noise = np.flatnonzero(self.visits[index]), self.published.test.noise
+        at, visits = index[rows], self.visits[index[rows]]
+        background = self.store.background(at)
+        known = self.raw(at), self.exposure(at, noise), visits, weights
+        error = linear_error(self.published, *known, background)
+        novel = np.flatnonzero(self.novelties.of(at).any(axis=1))
+        if novel.size:
+            counted = noise.gain * (self.counts(at[novel]) @ weights**2)
+            base = noise.read_sigma**2 - noise.gain * noise.offset
+            counted += visits[novel] * base * float((weights**2).sum())
+            if background is not None:
+                counted += noise.gain * (background[novel] @ weights**2)
+            error[novel] = np.maximum(error[novel], np.sqrt(np.maximum(counted, 0.0)))
+        out[rows] = error
+        return out
 
     def basis(self) -> Basis:
         """The published basis with the novelty groups behind the components."""

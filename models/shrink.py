@@ -30,6 +30,10 @@ class ScoreShrinkage:
     axes: Float64
     signal: Float64
     pull: Float64
+    strength: Float64
+    """Signal variance of each axis at the mean exposure, in units of the noise; 0 below the edge, (K,)."""
+    ratio: float
+    """Channels over spectra that the basis was fitted on."""
 
     def apply(self, raw: Float32, exposure: Float64, fitted: bool = True) -> Float32:
         """Shrunk scores (n, K) in the units of the raw ones, 0 where there is no exposure."""
@@ -80,7 +84,7 @@ def fit_shrinkage(
     lit = exposure > 0
     raw64, h = raw[lit].astype(np.float64), exposure[lit]
     if not h.size or k == 0:
-        return ScoreShrinkage(np.zeros(k), np.eye(k), np.zeros(k), np.ones(k))
+        return ScoreShrinkage(np.zeros(k), np.eye(k), np.zeros(k), np.ones(k), np.zeros(k), 0.0)
     weight = np.minimum(h, _BRIGHT * float(np.median(h)))
     per_unit = raw64 / h[:, None]
     centre = (weight @ per_unit) / weight.sum()
@@ -90,4 +94,4 @@ def fit_shrinkage(
     gamma = n_channels / max(n_fitted, 1.0)
     theta = level * spike_strength(values / level, gamma)
     pull = 1.0 + np.divide(gamma, theta, out=np.zeros_like(theta), where=theta > 0)
-    return ScoreShrinkage(centre, axes, theta * noise / weight.sum(), pull)
+    return ScoreShrinkage(centre, axes, theta * noise / weight.sum(), pull, theta, gamma)

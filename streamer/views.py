@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.linear import LinearEngine
 from models.prepared import PreparedEngine
 from streamer.requests import RequestError
 from streamer.series import Series
@@ -41,10 +42,15 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
         if channels[0] < channels[1]:
             names = [f"window/{label}", f"raw/{label}"]
             yield from _in_pieces(series, names, partial(engine.window, channels))
+            yield from _in_pieces(series, [f"error/{label}"], partial(_error, engine, channels))
             if isinstance(engine, PreparedEngine) and engine.subtracts:
                 yield from _in_pieces(series, [f"net/{label}"], partial(_net, engine, channels))
     if isinstance(engine, PreparedEngine):
         yield from engine.step_maps().items()
+
+
+def _error(engine: LinearEngine, channels: tuple[int, int], index: NDArray[np.int64]) -> list[NDArray[Any]]:
+    return [engine.window_error(channels, index)]
 
 
 def _net(engine: PreparedEngine, channels: tuple[int, int], index: NDArray[np.int64]) -> list[NDArray[Any]]:
