@@ -26,6 +26,7 @@ _STRANGE, _MISSING = 7.0, 2.2
 and 1.9 are the most that was seen, false ones begin at half as much again."""
 _MOST_STRAIN = 0.012
 _MOST_PHASES = 6
+_LEAST_COUNTS = 20.0
 _TRIED, _LEAST_GAIN = 3, 4.0
 _STRAINS = np.linspace(-0.009, 0.009, 61)
 _WIDTHS_DEG = (0.09, 0.16, 0.28)
@@ -124,11 +125,24 @@ class Identifier:
         scan = Scan(
             self.two_theta_deg, np.maximum(np.asarray(counts, dtype=np.float64), 0.0), self.wavelength_a, pedestal
         )
-        if scan.counts.sum() < 20:
+        if scan.counts.sum() < _LEAST_COUNTS:
             return Identification((), ())
         fit = self._grow(scan)
         fit, evidence = self._prune(scan, fit)
         return Identification(_phases(scan, fit, evidence), _unexplained(scan, fit))
+
+    def patterns(self, counts: NDArray[Any], pedestal: float = 0.0) -> tuple[list[str], Float64]:
+        """Names of the phases of a pattern (D,), and their patterns in it with the background last, f8[n + 1, D]."""
+        scan = Scan(
+            self.two_theta_deg, np.maximum(np.asarray(counts, dtype=np.float64), 0.0), self.wavelength_a, pedestal
+        )
+        if scan.counts.sum() < _LEAST_COUNTS:
+            return [], np.zeros((0, scan.counts.size))
+        fit, _ = self._prune(scan, self._grow(scan))
+        parts = PatternModel(scan, fit.parts).part_counts(fit.theta)
+        names = [AMORPHOUS if isinstance(part, Hump) else part.name for part in fit.parts]
+        background = np.maximum(fit.expected - pedestal - parts.sum(axis=0), 1e-9)
+        return names, np.concatenate([parts, background[None]])
 
     def _grow(self, scan: Scan) -> Fit:
         """Add the part that raises the evidence most, until none raises it enough."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from models.library import Library, read_library
 from models.linear_config import LinearConfig
 from models.steps import StepsConfig
 from streamer.wire import Limits, Stins
@@ -18,7 +21,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 class Section(BaseModel):
     """A table of the configuration: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
 
 
 class StinsConfig(Section):
@@ -170,6 +173,20 @@ class StepsByTechnique(Section):
         return section.steps()
 
 
+def _library(given: Any) -> Any:
+    """Read a library that is given by its path; one of a recording is given whole, so that its files may change."""
+    if isinstance(given, str | Path):
+        return read_library(Path(given))
+    return Library.from_map(given) if isinstance(given, Mapping) else given
+
+
+LibraryFile = Annotated[
+    Library,
+    BeforeValidator(_library),
+    PlainSerializer(lambda library: library.to_map(), return_type=dict[str, Any]),
+]
+
+
 class PipelineConfig(Section):
     """Everything that the pure part of the daemon can be told."""
 
@@ -178,6 +195,9 @@ class PipelineConfig(Section):
     promote_s: PositiveFloat = Field(0.25, description="least time between two published model versions, seconds")
     windows: dict[str, tuple[float, float]] = Field(
         {}, description="energy windows mapped as window/<label> and raw/<label>, in axis units"
+    )
+    library: LibraryFile | None = Field(
+        None, description="library.toml (or its folder) of known phases, by which positions are named at the end"
     )
     stins: StinsConfig = StinsConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from models.library import Library
 from streamer.settings import PREFIX, Settings
 
 _HEAD = f"""\
@@ -55,6 +56,8 @@ def _value(value: Any) -> str:
         return "{" + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, Library):
+        return json.dumps(value.path)
     if isinstance(value, Path):
         return json.dumps(str(value))
     return json.dumps(value)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
 from models.axis import Axis
+from models.known import KnownPhases
 from models.linear import LinearEngine
 from models.noise import NoiseModel
 from models.prepared import make_engine
 from models.steps import StepsConfig
 from streamer.config import PipelineConfig
 from streamer.wire import AxisMap, HeaderMap, NoiseMap
+
+_AT_ONCE = 512
 
 
 def model_axis(axis: AxisMap) -> Axis:
@@ -35,3 +43,29 @@ def engine_of(
         return make_engine(*known, config.steps.of(header.technique)), []
     except ValueError as error:
         return make_engine(*known, StepsConfig()), [f"no preprocessing: {error}"]
+
+
+def known_of(header: HeaderMap, axis: Axis, config: PipelineConfig) -> tuple[KnownPhases | None, list[str]]:
+    """Return the configured library made ready for a series, and what the operator should know of it."""
+    if config.library is None:
+        return None, []
+    try:
+        return KnownPhases(config.library, axis, header.technique), []
+    except ValueError as error:
+        return None, [f"no phases are named by {config.library.path}: {error}"]
+
+
+def known_maps(known: KnownPhases, engine: LinearEngine) -> dict[str, NDArray[np.float64]]:
+    """Return what a library says of each position's accumulated counts, by the map's name."""
+    measured = np.flatnonzero(engine.visits)
+    total = np.zeros(engine.n_channels)
+    for _, counts in _counts(engine, measured):
+        total += counts.sum(axis=0)
+    return known.maps(_counts(engine, measured), total, engine.n_positions, engine.noise, engine.visits)
+
+
+def _counts(engine: LinearEngine, index: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Positions and what was measured there, some at a time."""
+    for first in range(0, index.size, _AT_ONCE):
+        part = index[first : first + _AT_ONCE]
+        yield part, np.stack([engine.spectrum(int(i))[0] for i in part]).astype(np.float64)

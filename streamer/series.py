@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import BatchResult
+from models.candidates import candidates
 from streamer.config import PipelineConfig
 from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
 from streamer.events import AskReplay, Count, Event, Log, Publish
-from streamer.fitting import engine_of, model_axis
+from streamer.fitting import engine_of, known_maps, known_of, model_axis
 from streamer.replays import ReplayPlan, allowed_endpoint
 from streamer.scan import Placed, Scan, groups, join
 from streamer.schedule import PromotionSchedule
@@ -74,6 +75,8 @@ class Series:
         self._ending_ns: int | None = None
         self._exit_status = ""
         self.anomalies = 0
+        self.known_names: tuple[str, ...] = ()
+        self.known_maps: dict[str, NDArray[np.float64]] = {}
 
     # What arrives
 
@@ -236,6 +239,7 @@ class Series:
         raw, _, expected = self.engine.spectrum(position)
         lo, hi = (int(c) for c in result.window[row])
         values = self.axis.values
+        ends = [float(values[lo]), float(values[min(hi, values.size) - 1])]
         head = {
             "series": self.name,
             "model": result.version,
@@ -244,8 +248,9 @@ class Series:
             "score": float(result.anomaly[row]),
             # Chernoff's bound for each window and Bonferroni's over windows: never too small.
             "p_value": float(min(1.0, self.engine.n_windows * np.exp(-float(result.anomaly[row])))),
-            "window": [float(values[lo]), float(values[min(hi, values.size) - 1])],
+            "window": ends,
             "group": None,
+            "candidates": candidates(self.header.technique, ends[0], ends[1], self.axis.units),
         }
         self.anomalies += 1
         return Publish(Result("anomaly", head, {"spectrum": f4(raw), "expected": f4(expected)}))
@@ -347,6 +352,7 @@ class Series:
         """Refit, re-project, and return the last basis and the books; maps are published in between."""
         self.engine.finish()
         self.closed = True
+        told = self._name_positions()
         books = {**self.scan.report(), "exit_status": self._exit_status}
         if self._end is not None and self._end.n_sent is not None and self._end.n_sent != books["n_sent"]:
             books["n_sent_claimed"] = self._end.n_sent
@@ -354,7 +360,14 @@ class Series:
             books["reason"] = self._end.reason
         # The last basis also where its version was published: its mean and novelties are those of the final map.
         self._basis_version = -1
-        return self._new_basis(), books
+        return [*told, *self._new_basis()], books
+
+    def _name_positions(self) -> list[Event]:
+        """Say by the library, if there is one, what each position is; the axis may have been corrected until now."""
+        known, warnings = known_of(self.header, self.axis, self.config)
+        if known is not None and self.engine.basis is not None:
+            self.known_names, self.known_maps = known.names, known_maps(known, self.engine)
+        return [Log("warning", "library", text) for text in warnings]
 
     def series_event(self, event: Literal["start", "end"], books: dict[str, Any] | None = None) -> Publish:
         """Return the `series` message of its start or end."""

@@ -47,6 +47,7 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
                 yield from _in_pieces(series, [f"net/{label}"], partial(_net, engine, channels))
     if isinstance(engine, PreparedEngine):
         yield from engine.step_maps().items()
+    yield from series.known_maps.items()
 
 
 def _error(engine: LinearEngine, channels: tuple[int, int], index: NDArray[np.int64]) -> list[NDArray[Any]]:
@@ -128,6 +129,7 @@ def status(series: Series) -> dict[str, Any]:
         "rank": basis.rank if basis is not None else 0,
         "noise_edge": float(basis.noise_edge) if basis is not None else None,
         "anomalies": series.anomalies,
+        "known": list(series.known_names),
         "mode": series.config.decisions.mode,
         "last_decision": decisions[-1] if decisions else None,
         **series.engine.state_summary(),

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from models.candidates import candidates
 from streamer.config import PipelineConfig
 from streamer.pipeline import Pipeline
 from streamer.wire import Part, encode_events, encode_header, encode_image, encode_series_end
@@ -59,6 +60,9 @@ def warm_up(in_a_hurry: Callable[[], bool] = lambda: False) -> None:
             pipeline.feed(Tick(t_ns))
             pipeline.feed(Idle(t_ns))
         pipeline.maps()
+    if not in_a_hurry():
+        # The tables of lines take a second to load: not when the first anomaly is to be told.
+        candidates("eds", 1.0, 1.1, "keV")
 
 
 def _scan(kind: str, mean: float) -> Iterator[list[Part]]:
