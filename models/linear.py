@@ -79,6 +79,11 @@ class LinearEngine:
         return None if self._map.published is None else self._map.basis()
 
     @property
+    def score_map(self) -> ScoreMap:
+        """What is known of each position."""
+        return self._map
+
+    @property
     def noise(self) -> NoiseModel:
         """The noise model in use."""
         return self._learner.noise

@@ -31,6 +31,7 @@ class ScoreMap:
         self.totals: Float64 = np.zeros(n_positions)
         self.visits: Index = np.zeros(n_positions, dtype=np.uint32)
         self.exact: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
+        self.n_visits = 0
         self.published: Published | None = None
         self.novelties = NoveltySpectra(np.zeros((0, n_channels), dtype=np.float32))
         # Wide enough for any basis; only the first K columns are in use.
@@ -56,6 +57,7 @@ class ScoreMap:
         if fresh.any():
             self._measured = None
             self._turns.settle(index[fresh])
+        self.n_visits += index.size
         np.add.at(self.totals, index, total)
         np.add.at(self.visits, index, np.uint32(1))
         self.store.add(index, counts)

@@ -1,0 +1,27 @@
+"""Positions beside others on the grid of a scan."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def neighbours(positions: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions that share a side with these, and for each which row of `positions` it lies beside.
+
+    Parameters
+    ----------
+    positions : ndarray, (n,)
+        Flat C-order indices into `shape`.
+    """
+    place = np.stack(np.unravel_index(positions, shape), axis=1)
+    found, owner = [], []
+    for axis, size in enumerate(shape):
+        for step in (-1, 1):
+            at = place[:, axis] + step
+            rows = np.flatnonzero((at >= 0) & (at < size))
+            beside = place[rows]
+            beside[:, axis] = at[rows]
+            found.append(np.ravel_multi_index(tuple(beside.T), shape))
+            owner.append(rows)
+    return np.concatenate(found).astype(np.int64), np.concatenate(owner)

@@ -1,0 +1,382 @@
+"""Finding phases: a mixture that grows by the phase that explains most, as long as each is one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Float64
+from models.composition import CompositionSpace
+from models.phase_mixture import (
+    FAINTEST,
+    Cloud,
+    Evaluation,
+    Likelihood,
+    Mixture,
+    Pair,
+    Pieces,
+    Sample,
+    evaluate,
+    excess,
+    refined,
+    whitening,
+)
+
+_SETTLE_STEPS, _TRIAL_STEPS = 12, 8
+_SETTLED = 1.0
+_EVIDENCE = 10.0
+_BRIDGE_SHARE = 0.01
+_VALLEY = 0.5
+_APART = 2.2
+_FAR_ROWS = 192
+_PATIENCE = 2
+_SEAM_ROWS = 48
+_INSIDE = 0.3
+_TENTH = 0.01
+_MISSED = 500.0
+_SPLITS, _CROWDS = 2, 2
+
+
+@dataclass(frozen=True)
+class PhaseLimits:
+    """What a phase must have: `least` positions of its own, of `most` phases at most."""
+
+    least: int = 10
+    most: int = 16
+
+
+class Surroundings(Protocol):
+    """Where the spectra of a sample lie."""
+
+    def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
+        """Spectra next to those of the sample, as far as there are, and for each beside which of `rows` it lies."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A mixture, what it says of the sample, and how good it is for its size."""
+
+    mixture: Mixture
+    found: Evaluation
+    value: float
+
+
+def first_mixture(sample: Sample, space: CompositionSpace) -> Mixture:
+    """One phase for all spectra."""
+    mass = sample.weight * np.maximum(sample.exposure, FAINTEST)
+    mean = (mass @ sample.z) / mass.sum()
+    away = sample.z - mean
+    noise = space.noise(mean)
+    scatter = (away * mass[:, None]).T @ away / mass.sum()
+    cloud = Cloud.of(mean, scatter, noise)
+    rest = Cloud.of(mean, 2.0 * scatter, noise)
+    return Mixture((cloud,), np.array([1.0 - 1e-3]), {}, rest, 1e-3)
+
+
+def settled(
+    mixture: Mixture,
+    sample: Sample,
+    likelihood: Likelihood,
+    steps: int = _SETTLE_STEPS,
+    wanted: float = -np.inf,
+) -> Pieces[Fit]:
+    """Expectation-maximisation until little changes, dropping mixtures of pairs that nothing needs.
+
+    It is given up where the log likelihood has come nowhere near the one that is `wanted`.
+    """
+    found = yield from evaluate(mixture, sample, likelihood)
+    before = -np.inf
+    for step in range(steps):
+        mixture = refined(mixture, sample, found, likelihood)
+        pruned = _without_idle_bridge(mixture, found, sample) if step >= 2 else mixture
+        dropped, mixture = pruned is not mixture, pruned
+        yield
+        found = yield from evaluate(mixture, sample, likelihood)
+        now = float(found.log_density @ sample.weight)
+        if step > 3 and ((not dropped and now - before < _SETTLED) or now + 3 * (now - before) < wanted):
+            break
+        before = now
+    return Fit(mixture, found, _criterion(mixture, found, sample, likelihood))
+
+
+def _stands_for(found: Evaluation, sample: Sample) -> Float64:
+    """How many spectra each of those stands for that carry a part of the mixture, on average, (C + B + 1,)."""
+    mass = np.maximum(found.posterior @ sample.weight, 1e-300)
+    return np.maximum(np.asarray(found.posterior @ sample.weight**2 / mass), 1.0)
+
+
+def _criterion(mixture: Mixture, found: Evaluation, sample: Sample, likelihood: Likelihood) -> float:
+    """Log likelihood less half the parameters times the log of the number of spectra (Schwarz); more is better.
+
+    Where one spectrum stands for many, chance agreement is as many times too strong, and so is a parameter's price.
+    """
+    d = mixture.rest.mean.size
+    wide = [c.n_wide if likelihood.spreads else 0 for c in mixture.phases]
+    parameters = np.array([*(1 + d * (1 + n) for n in wide), *(1 for _ in mixture.bridges), 0], dtype=np.float64)
+    price = 0.5 * float(parameters @ _stands_for(found, sample)) * float(np.log(sample.size))
+    return float(found.log_density @ sample.weight) - price
+
+
+def _without_idle_bridge(mixture: Mixture, found: Evaluation, sample: Sample) -> Mixture:
+    """Without the mixtures of the pair that is needed least, where that costs less than it saves."""
+    if not found.pairs:
+        return mixture
+    n = len(mixture.phases)
+    mixed = np.minimum(found.posterior[n:-1], 1.0 - 1e-12)
+    share = np.array(list(mixture.bridges.values()))
+    # What the others would lose if nothing took over: more than the true loss.
+    loss = -np.log1p(-mixed) @ sample.weight + sample.size * np.log1p(-np.minimum(share, 0.999))
+    loss /= _stands_for(found, sample)[n:-1]
+    least = int(np.argmin(loss))
+    if loss[least] >= 0.5 * np.log(sample.size):
+        return mixture
+    return replace(mixture, bridges={p: s for b, (p, s) in enumerate(mixture.bridges.items()) if b != least})
+
+
+# Growing and shrinking
+
+
+def grown(
+    mixture: Mixture, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, where: Surroundings | None = None
+) -> Pieces[Fit]:
+    """The mixture with every phase that the sample shows, and none that it can do without."""
+    start = yield from settled(_all_bridged(mixture), sample, likelihood)
+    best = at = yield from _believed(start, sample, likelihood, limits, where)
+    # Phases may come in sight only together: some steps lead over mixtures that would not be believed.
+    patience = _PATIENCE
+    while len(at.mixture.phases) < limits.most and patience:
+        step = yield from _next_step(at, sample, likelihood)
+        if step is None:
+            break
+        believed = yield from _believed(step, sample, likelihood, limits, where)
+        if believed.value > best.value + _EVIDENCE:
+            best = at = believed
+            patience = _PATIENCE
+        else:
+            at = step
+            patience -= 1
+    return best
+
+
+def _next_step(at: Fit, sample: Sample, likelihood: Likelihood) -> Pieces[Fit | None]:
+    """The best mixture with one more phase; None if nothing gains."""
+    best = None
+    wanted = float(at.found.log_density @ sample.weight) + _EVIDENCE
+    for trial in _proposals(at, sample, likelihood.space):
+        tried = yield from settled(trial, sample, likelihood, _TRIAL_STEPS, wanted)
+        if tried.value > (at.value + _EVIDENCE if best is None else best.value):
+            best = tried
+    return best
+
+
+def _believed(
+    fit: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, where: Surroundings | None
+) -> Pieces[Fit]:
+    """Without phases that are not ones of their own, or that the criterion does not want."""
+    while len(fit.mixture.phases) > 1:
+        doubtful = _indistinct(fit, sample, likelihood, limits)
+        if doubtful is None and where is not None:
+            doubtful = yield from _seam(fit, sample, likelihood, where)
+        if doubtful is not None:
+            fit = yield from settled(_without(fit.mixture, doubtful), sample, likelihood, _TRIAL_STEPS)
+            continue
+        weakest = _weakest(fit, sample)
+        if weakest is None:
+            return fit
+        tried = yield from settled(_without(fit.mixture, weakest), sample, likelihood, _TRIAL_STEPS)
+        if tried.value <= fit.value:
+            return fit
+        fit = tried
+    return fit
+
+
+def _named(fit: Fit, sample: Sample) -> NDArray[np.bool_]:
+    return np.isin(np.arange(len(fit.mixture.phases)), sample.known)
+
+
+def _weakest(fit: Fit, sample: Sample) -> int | None:
+    """The phase that would be missed least, if it may be so little that the criterion can do without."""
+    loss = np.array(
+        [
+            np.inf if named else -np.log1p(-np.minimum(fit.found.involving(c), 1.0 - 1e-12)) @ sample.weight
+            for c, named in enumerate(_named(fit, sample))
+        ]
+    )
+    weakest = int(np.argmin(loss))
+    return weakest if loss[weakest] < _MISSED else None
+
+
+def _indistinct(fit: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits) -> int | None:
+    """A phase (none that was named) that is not one of its own; None if all are.
+
+    Each must have enough spectra; between any two there must be fewer spectra than at either (at typical exposure),
+    so that neither is a part of a gradient or of an interface; and their true spreads must not meet.
+    """
+    mixture, mass = fit.mixture, fit.found.posterior[: len(fit.mixture.phases)]
+    named = _named(fit, sample)
+    total, squared = mass @ sample.weight, mass @ sample.weight**2
+    enough = np.minimum(total, total**2 / np.maximum(squared, 1e-300)) >= limits.least
+    if not np.all(enough | named):
+        return int(np.argmin(np.where(named, np.inf, total)))
+    typical = float(np.average(np.maximum(sample.exposure, FAINTEST), weights=sample.weight))
+    for i, j in combinations(np.argsort(-np.where(named, np.inf, total), kind="stable").tolist(), 2):
+        if not named[j] and not _valley_between(mixture, (min(i, j), max(i, j)), typical, likelihood.space):
+            return int(j)
+    return None
+
+
+def _valley_between(mixture: Mixture, pair: Pair, exposure: float, space: CompositionSpace) -> bool:
+    i, j = pair
+    a, b = mixture.phases[i], mixture.phases[j]
+    step = b.mean - a.mean
+    noises = [space.noise(c.mean) / exposure for c in (a, b)]
+    # Projected on the direction that tells them apart best.
+    along = np.linalg.solve((noises[0] + noises[1] + a.covariance + b.covariance) / 2, step)
+    length = float(along @ step)
+    inner = [float(np.sqrt(along @ c.covariance @ along)) for c in (a, b)]
+    if length <= _APART * (inner[0] + inner[1]):
+        return False
+    widths = [np.sqrt(along @ noise @ along + w**2) for noise, w in zip(noises, inner, strict=True)]
+    x = np.linspace(0.0, length, 65)
+    density = mixture.bridges.get(pair, 0.0) / length + np.zeros_like(x)
+    for share, centre, width in zip(mixture.share[[i, j]], (0.0, length), widths, strict=True):
+        density += share / (np.sqrt(2 * np.pi) * width) * np.exp(-0.5 * ((x - centre) / width) ** 2)
+    return bool(density.min() < _VALLEY * min(density[0], density[-1]))
+
+
+def _seam(fit: Fit, sample: Sample, likelihood: Likelihood, where: Surroundings) -> Pieces[int | None]:
+    """A phase (none that was named) that is the row of mixed positions along an interface of two others.
+
+    Such a row may all have the same composition, where the interface lies along the raster; but it is a mixture of both
+    sides, and one position wide.
+    """
+    for c in np.flatnonzero(~_named(fit, sample)).tolist():
+        if not _lies_between(fit.mixture, c):
+            continue
+        rows = np.flatnonzero(fit.found.posterior[c] > 0.5)
+        rows = rows[:: max(1, rows.size // _SEAM_ROWS)]
+        beside, owner = where.around(rows)
+        if not owner.size:
+            continue
+        found = yield from evaluate(fit.mixture, beside, likelihood)
+        like = np.bincount(owner, found.dominant.argmax(axis=0) == c, minlength=rows.size)
+        inside = like >= np.bincount(owner, minlength=rows.size) - 1
+        if inside.mean() < _INSIDE:
+            return int(c)
+    return None
+
+
+def _lies_between(mixture: Mixture, c: int) -> bool:
+    """Whether a phase is, within a tenth, a mixture of two others."""
+    frame = mixture.phases[c].frame
+    others = [(cloud.mean - mixture.phases[c].mean) @ frame.T for k, cloud in enumerate(mixture.phases) if k != c]
+    for a, b in combinations(others, 2):
+        step = b - a
+        squared = max(float(step @ step), 1e-300)
+        along = -float(a @ step) / squared
+        off = a + along * step
+        if 0.05 < along < 0.95 and float(off @ off) < _TENTH * squared:
+            return True
+    return False
+
+
+def _proposals(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[Mixture]:
+    """Mixtures with one more phase: one split in two, a part of one split off, or what is far from all."""
+    mixture = fit.mixture
+    named = set(sample.known.tolist())
+    for c, low, high, shares in _splits(fit, sample, space)[:_SPLITS]:
+        less = int(shares[1] < shares[0])
+        yield with_phase(mixture, (low, high)[less], shares[less], space)
+        if c in named:
+            continue
+        yield with_phase(with_phase(_without(mixture, c), low, shares[0], space), high, shares[1], space)
+    for mean, share in _crowds(fit, sample, space):
+        yield with_phase(mixture, mean, share, space)
+
+
+def with_phase(
+    mixture: Mixture, mean: Float64, share: float, space: CompositionSpace, at: int | None = None
+) -> Mixture:
+    """With another phase (behind all others if not told), and mixtures of all pairs."""
+    noise = space.noise(mean)
+    cloud = Cloud.of(mean, np.zeros_like(noise), noise)
+    share = max(share, 1e-4)
+    n = len(mixture.phases)
+    grown = replace(mixture, phases=(*mixture.phases, cloud), share=np.append(mixture.share, share))
+    return _all_bridged(grown.reordered(np.insert(np.arange(n), n if at is None else at, n).tolist()))
+
+
+def _without(mixture: Mixture, c: int) -> Mixture:
+    """Without a phase; mixtures of all other pairs."""
+    phases = mixture.phases[:c] + mixture.phases[c + 1 :]
+    bridges = {(i - (i > c), j - (j > c)): s for (i, j), s in mixture.bridges.items() if c not in {i, j}}
+    return _all_bridged(replace(mixture, phases=phases, share=np.delete(mixture.share, c), bridges=bridges))
+
+
+def _all_bridged(mixture: Mixture) -> Mixture:
+    n = len(mixture.phases)
+    pairs = [(i, j) for j in range(n) for i in range(j)]
+    return replace(mixture, bridges={pair: mixture.bridges.get(pair, _BRIDGE_SHARE) for pair in pairs})
+
+
+_Split = tuple[int, Float64, Float64, tuple[float, float]]
+
+
+def _splits(fit: Fit, sample: Sample, space: CompositionSpace) -> list[_Split]:
+    """Phases with more variance than noise makes, the strangest first: means and shares of their two halves."""
+    found = []
+    dominant = fit.found.dominant
+    for c, cloud in enumerate(fit.mixture.phases):
+        mass = dominant[c] * sample.weight
+        near = mass > 1e-3
+        e = np.maximum(sample.exposure[near], FAINTEST)
+        white = whitening(space.noise(cloud.mean))
+        values, vectors, doubt = excess((sample.z[near] - cloud.mean) @ white.T, mass[near], e)
+        halves = _halves((sample.z[near] @ white.T) @ vectors[:, 0], mass[near] * e)
+        if halves is None or values[0] < doubt:
+            continue
+        z, mass = sample.z[near], mass[near]
+        means = [((mass * e)[side] @ z[side]) / (mass * e)[side].sum() for side in (~halves, halves)]
+        shares = tuple(float(mass[side].sum()) / sample.size for side in (~halves, halves))
+        found.append((float(values[0] / doubt), (c, means[0], means[1], (shares[0], shares[1]))))
+    return [split for _, split in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _halves(u: Float64, mass: Float64) -> NDArray[np.bool_] | None:
+    """Which values (n,) lie above the cut that leaves the least variance in two parts (Otsu); None if there is none."""
+    order = np.argsort(u, kind="stable")
+    below, first = np.cumsum(mass[order])[:-1], np.cumsum((mass * u)[order])[:-1]
+    total, all_first = float(mass.sum()), float(mass @ u)
+    if not below.size:
+        return None
+    between = (total * first - all_first * below) ** 2 / np.maximum(below * (total - below), 1e-300)
+    cut = u[order[int(np.argmax(between))]]
+    above = np.asarray(u > cut)
+    return above if above.any() and not above.all() else None
+
+
+def _crowds(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[tuple[Float64, float]]:
+    """Mean and share of crowds among the spectra farthest from the phases they belong to, the most striking first."""
+    belongs = fit.found.dominant.argmax(axis=0)
+    away = np.empty(belongs.size)
+    for c, cloud in enumerate(fit.mixture.phases):
+        rows = belongs == c
+        y = (sample.z[rows] - cloud.mean) @ whitening(space.noise(cloud.mean)).T
+        away[rows] = sample.exposure[rows] * (y**2).sum(axis=1)
+    order = np.argsort(-away, kind="stable")[:_FAR_ROWS]
+    far, striking = sample.rows(order), sample.weight[order] * away[order]
+    e = np.maximum(far.exposure, FAINTEST)
+    y = far.z @ whitening(space.noise((e @ far.z) / e.sum())).T
+    squared = ((y[:, None] - y[None]) ** 2).sum(axis=2) / (1.0 / e[:, None] + 1.0 / e)
+    near = np.exp(-0.5 * squared)
+    for _ in range(_CROWDS):
+        crowd = near[int(np.argmax(near @ striking))]
+        mass = crowd * far.weight
+        yield (mass * e) @ far.z / float(mass @ e), float(mass.sum()) / sample.size
+        striking = striking * (1.0 - crowd)

@@ -1,0 +1,157 @@
+"""How probable spectra are under phases and their mixtures: by coordinates, or by single counts where there are few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from models.base import Float32, Float64
+from models.composition import CompositionSpace
+from models.phase_mixture import FAINTEST, Cloud, Densities, Mixture, Sample
+
+_LOG_2PI = float(np.log(2 * np.pi))
+_FLOOR = 0.02
+_CORNERS = np.array([[1, 1, 1], [3, 1, 1], [1, 3, 1], [1, 1, 3]]) / np.array([[3], [5], [5], [5]])
+_MOST_TRIPLES = 10
+
+
+@dataclass(frozen=True)
+class GaussLikelihood:
+    """Coordinates with Gaussian noise of known covariance, and phases that may be spread: right for many counts."""
+
+    space: CompositionSpace
+    spreads: bool = True
+
+    def of(self, mixture: Mixture) -> Callable[[Sample], Densities]:
+        """Return what evaluates each part of a mixture."""
+        tubes = [_Tube.between(mixture.phases[i], mixture.phases[j], self.space) for i, j in mixture.pairs]
+
+        def densities(sample: Sample) -> Densities:
+            z, e = sample.z, np.maximum(sample.exposure, FAINTEST)
+            phases = np.stack([_cloud_density(cloud, z, e) for cloud in mixture.phases])
+            bridges, second = np.empty((2, len(tubes), z.shape[0]))
+            for b, tube in enumerate(tubes):
+                bridges[b], second[b] = tube.density(z, e)
+            return Densities(phases, bridges, second, _cloud_density(mixture.rest, z, e))
+
+        return densities
+
+
+@dataclass(frozen=True)
+class _Tube:
+    """Compositions evenly spread on the line between two phases, with the spread of both at its sides."""
+
+    cloud: Cloud
+    step: Float64
+
+    @classmethod
+    def between(cls, a: Cloud, b: Cloud, space: CompositionSpace) -> _Tube:
+        noise = space.noise((a.mean + b.mean) / 2)
+        cloud = Cloud.of(a.mean, (a.covariance + b.covariance) / 2, noise)
+        return cls(cloud, cloud.frame @ (b.mean - a.mean))
+
+    def density(self, z: Float64, e: Float64) -> tuple[Float64, Float64]:
+        """Log density (n,), and the probability that the second phase dominates."""
+        away = (z - self.cloud.mean) @ self.cloud.frame.T
+        variance = self.cloud.spread + 1.0 / e[:, None]
+        curvature = np.maximum((1.0 / variance) @ self.step**2, 1e-12)
+        along = ((away / variance) @ self.step) / curvature
+        squared = (away**2 / variance).sum(axis=1) - along**2 * curvature
+        root = np.sqrt(curvature)
+        low, middle, high = (ndtr((x - along) * root) for x in (0.0, 0.5, 1.0))
+        inside = high - low
+        log_density = -0.5 * (squared + np.log(variance).sum(axis=1) + (z.shape[1] - 1) * _LOG_2PI)
+        log_density += self.cloud.log_volume + np.log(np.maximum(inside, 1e-300)) - np.log(root)
+        second = np.divide(high - middle, inside, out=(along > 0.5).astype(np.float64), where=inside > 1e-300)
+        return log_density, second
+
+
+def _cloud_density(cloud: Cloud, z: Float64, e: Float64) -> Float64:
+    """Log density (n,) of noisy coordinates (n, d) of exposures e (n,)."""
+    away = (z - cloud.mean) @ cloud.frame.T
+    wide, d = cloud.n_wide, away.shape[1]
+    squared = e * np.einsum("ij,ij->i", away[:, wide:], away[:, wide:])
+    log_variance = (wide - d) * np.log(e)
+    if wide:
+        variance = cloud.spread[:wide] + 1.0 / e[:, None]
+        squared += (away[:, :wide] ** 2 / variance).sum(axis=1)
+        log_variance += np.log(variance).sum(axis=1)
+    return np.asarray(cloud.log_volume - 0.5 * (squared + log_variance + d * _LOG_2PI))
+
+
+@dataclass(frozen=True)
+class CountLikelihood:
+    """Poisson counts of phases that are one spectrum each: right for few counts, which are far from Gaussian.
+
+    Mixtures are looked at in some places between two phases. Log densities are relative to the mean spectrum.
+
+    Attributes
+    ----------
+    space : CompositionSpace
+    eigenspectra : ndarray, (K, bins)
+        In bins of channels.
+    mean : ndarray, (bins,)
+        Mean spectrum, of sum 1.
+    n_places : int
+        Even; the more counts, the closer they must lie.
+    """
+
+    space: CompositionSpace
+    eigenspectra: Float64
+    mean: Float64
+    n_places: int
+    spreads: bool = False
+
+    @classmethod
+    def for_exposure(cls, space: CompositionSpace, spectra: Float64, mean: Float64, exposure: float) -> CountLikelihood:
+        """With as many places as the exposure asks for: unlike phases are some 2.5 sqrt(exposure) sigma apart."""
+        return cls(space, spectra, mean, 2 * int(np.ceil(np.sqrt(exposure) / 3.0)))
+
+    def of(self, mixture: Mixture) -> Callable[[Sample], Densities]:
+        """Return what evaluates each part of a mixture; what is of no pair is taken for a mixture of three phases."""
+        spectra = self.spectra(mixture.means)
+        first, second = (np.array([p[k] for p in mixture.pairs], dtype=np.int64) for k in (0, 1))
+        places = (np.arange(self.n_places) + 0.5) / self.n_places
+        pairs = places[:, None, None] * spectra[second] + (1 - places)[:, None, None] * spectra[first]
+        triples = np.einsum("ck,tkb->ctb", _CORNERS, spectra[_triples(mixture)])
+        stacked = np.concatenate([part.reshape(-1, self.mean.size) for part in (spectra, pairs, triples)])
+        # A count where a phase should have none speaks against it, but not without end.
+        logs = np.log(np.maximum(stacked / self.mean, _FLOOR)).astype(np.float32)
+        n_phases, n_pairs = len(spectra), first.size
+
+        def densities(sample: Sample) -> Densities:
+            if sample.counts is None:
+                raise ValueError("counts are needed for a likelihood of counts")
+            n = sample.z.shape[0]
+            found = logs @ sample.counts.T
+            phases, bridges, rest = np.split(found, np.cumsum([n_phases, places.size * n_pairs]))
+            mixed, shares = _mean_density(bridges.reshape(places.size, n_pairs, n))
+            other = _mean_density(rest)[0] if rest.size else np.full(n, -1e9)
+            return Densities(phases.astype(np.float64), mixed, shares[places > 0.5].sum(axis=0), other)
+
+        return densities
+
+    def spectra(self, z: Float64) -> Float64:
+        """Spectra (n, bins) of sum 1 at coordinates (n, d), nowhere negative."""
+        spectra = np.maximum(self.space.lift(z) @ self.eigenspectra, 1e-3 * _FLOOR * self.mean)
+        return np.asarray(spectra / spectra.sum(axis=1, keepdims=True))
+
+
+def _triples(mixture: Mixture) -> NDArray[np.int64]:
+    """Triples of phases (t, 3) that are the most likely to have mixtures."""
+    found = np.array(list(combinations(range(len(mixture.phases)), 3)), dtype=np.int64).reshape(-1, 3)
+    order = np.argsort(-mixture.share[found].prod(axis=1), kind="stable")
+    return found[order[:_MOST_TRIPLES]]
+
+
+def _mean_density(logs: Float32) -> tuple[Float64, Float64]:
+    """Log of the mean density over the first axis, and the share of each part in it."""
+    top = logs.max(axis=0)
+    parts = np.exp(logs - top)
+    total = parts.sum(axis=0)
+    return (top + np.log(total / len(logs))).astype(np.float64), (parts / total).astype(np.float64)

@@ -1,0 +1,143 @@
+"""What is known of positions of a scan, as the mixture of phases wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.anomaly import ScanWindows
+from models.base import Float32, Float64
+from models.composition import CompositionSpace, exposure_of, net_signal
+from models.noise import NoiseModel
+from models.phase_likelihood import CountLikelihood, GaussLikelihood
+from models.phase_mixture import Cloud, Likelihood, Mixture, Sample
+from models.preprocess import as_float32
+from models.published import Published
+from models.scoremap import ScoreMap
+
+Positions = NDArray[np.int64]
+FEW_COUNTS = 150.0
+"""Counts a position up to which single counts say more than scores with Gaussian noise."""
+
+
+@dataclass(frozen=True)
+class PhaseView:
+    """One published basis, as a space of compositions and a likelihood there.
+
+    Attributes
+    ----------
+    published : Published
+    likelihood : Likelihood
+    typical : float
+        Exposure of a position.
+    """
+
+    published: Published
+    likelihood: Likelihood
+    typical: float
+    _map: ScoreMap
+    _noise: NoiseModel
+    _bins: ScanWindows
+
+    @classmethod
+    def of(cls, scores: ScoreMap, noise: NoiseModel, bins: ScanWindows) -> PhaseView | None:
+        """The view of the present basis; None where it cannot tell phases apart (fewer than two components)."""
+        published, measured = scores.published, scores.measured
+        if published is None or published.basis.rank < 2:
+            return None
+        some = measured[:: max(1, measured.size // 1024)]
+        signal, exposure = _exposure(scores, noise, some)
+        lit = exposure > 0
+        if not lit.any():
+            return None
+        variance = noise.row_variance(scores.totals[some], scores.visits[some], scores.n_channels)
+        shot = float(np.clip(np.median(noise.gain * signal[lit] / variance[lit]), 0.0, 1.0))
+        space = CompositionSpace.of_basis(published.eigenspectra, published.projector, published.shrinkage, shot)
+        typical = float(np.median(exposure[lit]))
+        likelihood: Likelihood = GaussLikelihood(space)
+        if noise.is_poisson and typical <= FEW_COUNTS:
+            likelihood = _count_likelihood(published, space, bins, typical)
+        return cls(published, likelihood, typical, scores, noise, bins)
+
+    @property
+    def space(self) -> CompositionSpace:
+        """Where coordinates are."""
+        return self.likelihood.space
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether samples must have counts."""
+        return isinstance(self.likelihood, CountLikelihood)
+
+    def counts(self, positions: Positions) -> Float32 | None:
+        """Accumulated counts in bins (n, bins), where they are needed; for a few hundred positions at a time."""
+        return self._bins.bins(as_float32(self._map.store.rows(positions))) if self.needs_counts else None
+
+    def sample(self, positions: Positions, counts: Sequence[Float32] | None = None) -> Sample:
+        """Coordinates and exposures of positions, and their counts (read here, or in parts before)."""
+        signal, exposure = _exposure(self._map, self._noise, positions)
+        raw, present = self._map.raw(positions), self._map.published
+        if present is not None and present is not self.published:
+            raw = raw @ (present.eigenspectra @ self.published.projector)
+        if self._noise.offset:
+            dark = self._noise.offset * self.published.projector.sum(axis=0, dtype=np.float64)
+            raw = (raw - self._map.visits[positions, None] * dark).astype(np.float32)
+        z = self.space.coordinates(raw, signal)
+        z[exposure <= 0] = 0.0
+        given = self.counts(positions) if counts is None else np.concatenate(counts) if counts else None
+        return Sample(z, exposure, np.ones(positions.size), np.full(positions.size, -1), given)
+
+    def usable(self, positions: Positions) -> NDArray[np.bool_]:
+        """Which positions can be sampled: something was counted, and it is still there if it is needed."""
+        _, exposure = _exposure(self._map, self._noise, positions)
+        return (exposure > 0) & (self._map.store.complete(positions) | (not self.needs_counts))
+
+    def spectra(self, z: Float64) -> Float64:
+        """Spectra (n, D) of sum 1 at coordinates (n, d)."""
+        return np.asarray(self.space.lift(z) @ self.published.eigenspectra.astype(np.float64))
+
+    def coordinates_of(self, spectra: Float64) -> Float64:
+        """Coordinates (n, d) of noiseless spectra (n, D)."""
+        t = spectra @ self.published.projector / np.maximum(spectra.sum(axis=1, keepdims=True), 1e-300)
+        return np.asarray((t - self.space.foot) @ self.space.axes)
+
+    def carried(self, mixture: Mixture, before: PhaseView) -> Mixture:
+        """A mixture of an earlier view, through the spectra that it stands for."""
+        turn = before.space.axes.T @ before.published.eigenspectra @ self.published.projector @ self.space.axes
+
+        def carried(cloud: Cloud) -> Cloud:
+            mean = self.coordinates_of(before.spectra(cloud.mean[None]))[0]
+            return Cloud.of(mean, turn.T @ cloud.covariance @ turn, self.space.noise(mean))
+
+        phases = tuple(carried(cloud) for cloud in mixture.phases)
+        return Mixture(phases, mixture.share, dict(mixture.bridges), carried(mixture.rest), mixture.rest_share)
+
+
+def _exposure(scores: ScoreMap, noise: NoiseModel, positions: Positions) -> tuple[Float64, Float64]:
+    totals, visits = scores.totals[positions], scores.visits[positions]
+    signal = net_signal(totals, visits, noise, scores.n_channels)
+    return signal, exposure_of(signal, noise.row_variance(totals, visits, scores.n_channels))
+
+
+def _count_likelihood(
+    published: Published, space: CompositionSpace, bins: ScanWindows, typical: float
+) -> CountLikelihood:
+    starts = np.arange(bins.total_bins) * bins.step
+    spectra = np.add.reduceat(published.eigenspectra.astype(np.float64), starts, axis=1)
+    mean = np.maximum(np.add.reduceat(published.basis.mean.astype(np.float64), starts), 0.0)
+    # Where nothing was ever counted, all phases agree.
+    mean = mean / mean.sum() + 1e-7
+    return CountLikelihood.for_exposure(space, spectra, mean / mean.sum(), typical)
+
+
+def spread_out(n: int, most: int) -> Positions:
+    """At most `most` of n, spread out evenly and in step with nothing (multiples of the golden section), rising."""
+    if n <= most:
+        return np.arange(n)
+    step = round(n * 0.6180339887498949)
+    while np.gcd(step, n) != 1:
+        step += 1
+    return np.sort(np.arange(most) * step % n)

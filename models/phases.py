@@ -1,0 +1,390 @@
+"""Phases of a scan while it runs: which phase each position is of, how sure that is, and numbers that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from models.anomaly import ScanWindows
+from models.base import Float32, Float64
+from models.linear import LinearEngine
+from models.neighbours import neighbours
+from models.phase_growth import PhaseLimits, first_mixture, grown, with_phase
+from models.phase_mixture import Evaluation, Mixture, Pieces, Sample, evaluate, whitening
+from models.phase_sample import PhaseView, Positions, spread_out
+
+UNSEEN = -1
+_FEWEST = 64
+_SAMPLE, _FINAL_SAMPLE, _STRATUM = 1024, 2048, 128
+_READ_ROWS, _LABEL_ROWS, _SCAN_ROWS = 256, 256, 16384
+_BIN_WIDTHS = 0.6
+_FINAL_ROUNDS = 2
+_GROWTH, _GROWTH_STRANGE = 1.5, 1.1
+_STRANGE_SHARE, _STRANGERS, _STRANGE_SIGMA = 0.03, 20, 6.0
+_MOVED = 0.25
+_OVERLAP = 0.3
+
+
+@dataclass(frozen=True)
+class PhaseInfo:
+    """One phase: its number, which it keeps, its name, and how many positions are mostly of it."""
+
+    id: int
+    name: str
+    n_positions: int
+
+
+class Phases:
+    """A mixture of phases that is learnt from samples of the positions measured so far, and a map made with it.
+
+    All work is done in pieces of a millisecond or two, one whenever `work` is called; nothing depends on a clock.
+
+    Parameters
+    ----------
+    engine : LinearEngine
+        Where scores and counts of the positions are.
+    peak_width : float
+        Of a typical peak in channels: how finely counts are looked at.
+    nav_shape : tuple of int, optional
+        Shape of the grid; None where positions are no grid.
+    limits : PhaseLimits, optional
+        How small and how many phases may be.
+
+    Attributes
+    ----------
+    label : ndarray of int32, (P,)
+        Number of the phase that a position is mostly of, -1 where that is not known (yet).
+    confidence : ndarray of float32, (P,)
+        Probability that this is so; 0 where the model does not know the spectrum at all, NaN without a label.
+    mixed : ndarray of float32, (P,)
+        Probability that a position is a mixture of two phases, NaN without a label.
+    """
+
+    def __init__(
+        self,
+        engine: LinearEngine,
+        peak_width: float,
+        nav_shape: tuple[int, ...] | None = None,
+        limits: PhaseLimits | None = None,
+    ) -> None:
+        self._engine, self._map = engine, engine.score_map
+        self._bins = ScanWindows(engine.n_channels, max(1, round(_BIN_WIDTHS * peak_width)), 1)
+        self._nav_shape, self._limits = nav_shape, limits or PhaseLimits()
+        self._view: PhaseView | None = None
+        self._mixture: Mixture | None = None
+        self._ids: list[int] = [0]
+        self._next_id = 1
+        self._names: dict[int, str] = {}
+        self._seeds: dict[int, Positions] = {}
+        self._job: Generator[None, None, None] | None = None
+        self._learnt_at = self._learnt_rank = self._revision = 0
+        self._strangers = self._seen = 0
+        n = engine.n_positions
+        self.label: NDArray[np.int32] = np.full(n, UNSEEN, dtype=np.int32)
+        self.confidence: Float32 = np.full(n, np.nan, dtype=np.float32)
+        self.mixed: Float32 = np.full(n, np.nan, dtype=np.float32)
+        self._pinned = np.full(n, UNSEEN, dtype=np.int32)
+        self._strange = np.zeros(n, dtype=np.bool_)
+        self._made_by = np.full(n, -1, dtype=np.int32)
+        self._made_from = np.zeros(n, dtype=np.uint32)
+        self._cursor = 0
+        self._turn = False
+        self._passed, self._passing = (-1, -1), (0, 0)
+
+    # What is known
+
+    @property
+    def infos(self) -> list[PhaseInfo]:
+        """Phases that some position is of, and named ones, by number."""
+        sizes = np.bincount(self.label[self.label >= 0], minlength=self._next_id)
+        return [PhaseInfo(i, self.name(i), int(n)) for i, n in enumerate(sizes) if n or i in self._names]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """What the status shows."""
+        return [{"id": p.id, "name": p.name, "n": p.n_positions} for p in self.infos]
+
+    def name(self, phase: int) -> str:
+        """Name of a phase."""
+        return self._names.get(phase, f"phase {phase}")
+
+    def spectra(self) -> tuple[list[int], Float64]:
+        """Numbers of the phases, and their spectra (C, D) of unit sum; none before there are two components."""
+        if self._view is None or self._mixture is None:
+            return [], np.zeros((0, self._engine.n_channels))
+        return list(self._ids), self._view.spectra(self._mixture.means)
+
+    def seed(self, name: str, positions: Positions) -> int:
+        """Make a phase of some positions, which stay its own whatever the mixture says; others may join.
+
+        Returns
+        -------
+        int
+            Its number.
+
+        Raises
+        ------
+        ValueError
+            Where none of the positions has been measured.
+        """
+        positions = np.unique(np.asarray(positions, dtype=np.int64))
+        positions = positions[self._engine.visits[positions] > 0]
+        if not positions.size:
+            raise ValueError(f"phase {name!r}: none of its positions has been measured")
+        number, self._next_id = self._next_id, self._next_id + 1
+        self._names[number], self._seeds[number] = name, positions
+        self._pinned[positions] = self.label[positions] = number
+        self.confidence[positions], self.mixed[positions] = 1.0, 0.0
+        self._job, self._learnt_at = None, 0
+        return number
+
+    # Work
+
+    @property
+    def wants_work(self) -> bool:
+        """Whether `work` would do something."""
+        return self._map.published is not None and (
+            self._job is not None or self._is_due() or self._passed != self._state()
+        )
+
+    def work(self) -> None:
+        """Do one piece: in turn learn, where that is due, and look for positions that want a label."""
+        if self._job is None and self._is_due():
+            self._job = self._learn(_SAMPLE)
+        self._turn = not self._turn
+        if self._job is None or (self._turn and self._passed != self._state()):
+            self._relabel(_SCAN_ROWS, _LABEL_ROWS)
+        elif next(self._job, self) is self:
+            self._job = None
+
+    def finish(self) -> None:
+        """Learn once more from all that there is, and label every position; again where that leaves strange ones."""
+        if self._map.published is None:
+            return
+        self._job = None
+        for _ in range(_FINAL_ROUNDS):
+            before = self._mixture
+            for _ in self._learn(_FINAL_SAMPLE):
+                pass
+            self._revision += 1
+            self._cursor = 0
+            while self._passed != self._state():
+                self._relabel(_SCAN_ROWS, _SCAN_ROWS)
+            if self._strangers < self._limits.least or self._mixture is before:
+                return
+
+    def _state(self) -> tuple[int, int]:
+        return self._map.n_visits, self._revision
+
+    def _is_due(self) -> bool:
+        """Whether there is so much more data, or so much that is strange, that learning again would pay."""
+        published = self._map.published
+        if published is None or published.basis.rank < 2 or self._map.measured.size < _FEWEST:
+            return False
+        strange = self._strangers > max(_STRANGERS, _STRANGE_SHARE * self._seen)
+        changed = strange or published.basis.rank != self._learnt_rank
+        return self._map.n_visits > (_GROWTH_STRANGE if changed else _GROWTH) * self._learnt_at
+
+    # Learning
+
+    def _learn(self, n: int) -> Pieces[None]:
+        view = self._present()
+        if view is None:
+            return
+        self._learnt_at, self._learnt_rank = self._map.n_visits, view.published.basis.rank
+        self._strangers = self._seen = 0
+        positions, weight = self._drawn(view, n)
+        if positions.size < _FEWEST:
+            return
+        counts = []
+        for first in range(0, positions.size if view.needs_counts else 0, _READ_ROWS):
+            counts.append(view.counts(positions[first : first + _READ_ROWS]))
+            yield
+        if self._view is not view and self._mixture is not None and self._view is not None:
+            self._mixture, self._view = view.carried(self._mixture, self._view), view
+        sample = replace(view.sample(positions, [c for c in counts if c is not None]), weight=weight)
+        fresh = first_mixture(sample, view.space)
+        start = fresh if self._mixture is None else replace(self._mixture, rest=fresh.rest)
+        start, ids, known = self._with_seeds(start, sample, positions, view)
+        sample = replace(sample, known=known)
+        where = None if self._nav_shape is None else _Grid(positions, self._nav_shape, view, self._engine)
+        before = yield from evaluate(start, sample, view.likelihood)
+        numbers = [*ids, *(i for i in self._ids if i not in ids)]
+        fit = yield from grown(start, sample, view.likelihood, self._limits, where)
+        old, before_ids = self._mixture, self._ids
+        self._ids = self._numbered(fit.found, sample, before, numbers, len(ids))
+        self._view, self._mixture = view, fit.mixture
+        if old is None or before_ids != self._ids or self._has_moved(start):
+            self._revision += 1
+
+    def _present(self) -> PhaseView | None:
+        """The view of the present basis, with the mixture carried into it."""
+        if self._view is not None and self._view.published is self._map.published:
+            return self._view
+        view = PhaseView.of(self._map, self._engine.noise, self._bins)
+        if view is not None:
+            if self._mixture is not None and self._view is not None:
+                self._mixture = view.carried(self._mixture, self._view)
+            self._view = view
+        return view
+
+    def _drawn(self, view: PhaseView, n: int) -> tuple[Positions, Float64]:
+        """Positions to learn from, from every phase some and of the rest more, and how many each stands for."""
+        measured = self._map.measured
+        measured = measured[view.usable(measured)]
+        pinned = self._pinned[measured] >= 0
+        free = measured[~pinned & ~self._engine.held[measured]]
+        strange = self._strange[free]
+        label = np.where(strange, self._next_id, self.label[free])
+        groups = [free[label == k] for k in np.unique(label).tolist()] + [measured[pinned]]
+        groups = sorted((g for g in groups if g.size), key=lambda g: g.size)
+        chosen, weight = [], []
+        left = n
+        for k, group in enumerate(groups):
+            # Small ones leave their part to the larger.
+            part = group[spread_out(group.size, max(_STRATUM, left // (len(groups) - k)))]
+            left -= part.size
+            chosen.append(part)
+            weight.append(np.full(part.size, group.size / part.size))
+        if not chosen:
+            return measured, np.ones(measured.size)
+        return np.concatenate(chosen), np.concatenate(weight)
+
+    def _with_seeds(
+        self, mixture: Mixture, sample: Sample, positions: Positions, view: PhaseView
+    ) -> tuple[Mixture, list[int], NDArray[np.int64]]:
+        """The mixture with named phases first; their numbers; and which of them each spectrum is known to be of."""
+        known = np.full(positions.size, -1)
+        ids = list(self._seeds)
+        for k, number in enumerate(ids):
+            known[self._pinned[positions] == number] = k
+        if not ids or self._mixture is None:
+            order: list[int] = []
+        else:
+            order = [self._ids.index(i) for i in ids if i in self._ids]
+        rest = [c for c in range(len(mixture.phases)) if c not in order]
+        mixture = mixture.reordered([*order, *rest])
+        for k in range(len(order), len(ids)):
+            rows = known == k
+            e = sample.exposure[rows]
+            mean = e @ sample.z[rows] / max(float(e.sum()), 1e-300)
+            mixture = with_phase(mixture, mean, float(sample.weight[rows].sum()) / sample.size, view.space, at=k)
+        return mixture, ids, known
+
+    def _numbered(
+        self, found: Evaluation, sample: Sample, before: Evaluation, numbers: list[int], n_named: int
+    ) -> list[int]:
+        """Numbers of the phases of a fit, matched by the spectra that bore them before; new ones for new phases."""
+        old, new = (e.dominant[n_named:] * sample.weight for e in (before, found))
+        shared = before.dominant[n_named:] @ new.T
+        given = list(numbers[:n_named])
+        matched = dict(zip(*reversed(linear_sum_assignment(-shared)), strict=True))
+        for column in range(len(new)):
+            row = matched.get(column)
+            least = _OVERLAP * min(float(new[column].sum()), float(old[row].sum())) if row is not None else np.inf
+            if row is not None and shared[row, column] > least:
+                given.append(numbers[n_named + row])
+            else:
+                given.append(self._next_id)
+                self._next_id += 1
+        return given
+
+    def _has_moved(self, old: Mixture) -> bool:
+        new, view = self._mixture, self._view
+        if new is None or view is None or len(new.phases) != len(old.phases):
+            return True
+        steps = [
+            np.linalg.norm(whitening(view.space.noise(b.mean)) @ (b.mean - a.mean))
+            for a, b in zip(old.phases, new.phases, strict=True)
+        ]
+        return bool(float(max(steps)) * np.sqrt(view.typical) > _MOVED)
+
+    # Labelling
+
+    def _relabel(self, scan: int, most: int) -> None:
+        """Look through the next positions, and label those that have new counts or a label of another mixture."""
+        if self._cursor == 0:
+            self._passing = self._state()
+        some = slice(self._cursor, self._cursor + scan)
+        visits = self._engine.visits[some]
+        stale = (visits > 0) & ((visits != self._made_from[some]) | (self._made_by[some] != self._revision))
+        found = np.flatnonzero(stale) + self._cursor
+        self._label(found[:most])
+        self._cursor = int(found[most]) if found.size > most else self._cursor + scan
+        if self._cursor >= self._engine.n_positions:
+            self._cursor, self._passed = 0, self._passing
+
+    def _label(self, positions: Positions) -> None:
+        if not positions.size:
+            return
+        self._made_by[positions], self._made_from[positions] = self._revision, self._engine.visits[positions]
+        self._seen += positions.size
+        view = self._present()
+        lit = self._map.totals[positions] != 0 if view is None else view.usable(positions)
+        self._mark(positions[~lit], np.full(np.count_nonzero(~lit), UNSEEN), np.nan, np.nan)
+        positions = positions[lit]
+        if view is None or self._mixture is None:
+            self._mark(positions, np.full(positions.size, self._ids[0]), 1.0, 0.0)
+            return
+        if not positions.size:
+            return
+        sample = view.sample(positions)
+        found = _done(evaluate(self._mixture, sample, view.likelihood))
+        dominant = found.dominant
+        best = dominant.argmax(axis=0)
+        self._mark(positions, np.array(self._ids)[best], dominant.max(axis=0), found.mixed)
+        self._note_strange(positions, sample, best, found, view)
+
+    def _mark(
+        self, positions: Positions, label: NDArray[Any], confidence: Float64 | float, mixed: Float64 | float
+    ) -> None:
+        self.label[positions], self.confidence[positions], self.mixed[positions] = label, confidence, mixed
+        self.confidence[positions[self._engine.held[positions] & (self.label[positions] >= 0)]] = 0.0
+        pinned = positions[self._pinned[positions] >= 0]
+        self.label[pinned], self.confidence[pinned], self.mixed[pinned] = self._pinned[pinned], 1.0, 0.0
+
+    def _note_strange(
+        self, positions: Positions, sample: Sample, best: NDArray[np.int64], found: Evaluation, view: PhaseView
+    ) -> None:
+        """Remember positions that are far from the phase that is nearest, and are no mixture."""
+        strange = np.zeros(positions.size, dtype=np.bool_)
+        # Among single counts, what is left over is a mixture of three.
+        explained = found.mixed + (0.0 if view.likelihood.spreads else found.posterior[-1])
+        for c, cloud in enumerate(self._mixture.phases if self._mixture is not None else ()):
+            rows = np.flatnonzero((best == c) & (explained < 0.5))
+            y = (sample.z[rows] - cloud.mean) @ cloud.frame.T
+            squared = (y**2 / (cloud.spread + 1.0 / sample.exposure[rows, None])).sum(axis=1)
+            d = y.shape[1]
+            strange[rows] = squared > d + _STRANGE_SIGMA * np.sqrt(2.0 * d)
+        self._strange[positions] = strange
+        self._strangers += int(np.count_nonzero(strange))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the spectra of a sample lie on the grid of the scan."""
+
+    positions: Positions
+    shape: tuple[int, ...]
+    view: PhaseView
+    engine: LinearEngine
+
+    def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
+        """Spectra of measured positions beside those of some rows, and which of the rows each is beside."""
+        beside, owner = neighbours(self.positions[rows], self.shape)
+        there = (self.engine.visits[beside] > 0) & self.view.usable(beside)
+        return self.view.sample(beside[there]), owner[there]
+
+
+def _done(pieces: Pieces[Evaluation]) -> Evaluation:
+    """Do all pieces at once."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            result: Evaluation = end.value
+            return result
