@@ -17,6 +17,7 @@ from models.phase_mixture import Cloud, Likelihood, Mixture, Sample
 from models.preprocess import as_float32
 from models.published import Published
 from models.scoremap import ScoreMap
+from models.store import CountStore
 
 Positions = NDArray[np.int64]
 FEW_COUNTS = 150.0
@@ -58,7 +59,8 @@ class PhaseView:
         space = CompositionSpace.of_basis(published.eigenspectra, published.projector, published.shrinkage, shot)
         typical = float(np.median(exposure[lit]))
         likelihood: Likelihood = GaussLikelihood(space)
-        if noise.is_poisson and typical <= FEW_COUNTS:
+        plain = type(scores.store) is CountStore and bool(scores.store.complete(some).all())
+        if noise.is_poisson and plain and typical <= FEW_COUNTS:
             likelihood = _count_likelihood(published, space, bins, typical)
         return cls(published, likelihood, typical, scores, noise, bins)
 

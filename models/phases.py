@@ -73,7 +73,7 @@ class Phases:
         limits: PhaseLimits | None = None,
     ) -> None:
         self._engine, self._map = engine, engine.score_map
-        self._bins = ScanWindows(engine.n_channels, max(1, round(_BIN_WIDTHS * peak_width)), 1)
+        self._bins = ScanWindows(self._map.n_channels, max(1, round(_BIN_WIDTHS * peak_width)), 1)
         self._nav_shape, self._limits = nav_shape, limits or PhaseLimits()
         self._view: PhaseView | None = None
         self._mixture: Mixture | None = None
@@ -91,7 +91,7 @@ class Phases:
         self._pinned = np.full(n, UNSEEN, dtype=np.int32)
         self._strange = np.zeros(n, dtype=np.bool_)
         self._made_by = np.full(n, -1, dtype=np.int32)
-        self._made_from = np.zeros(n, dtype=np.uint32)
+        self._made_from: Float64 = np.full(n, np.nan)
         self._cursor = 0
         self._turn = False
         self._passed, self._passing = (-1, -1), (0, 0)
@@ -115,7 +115,7 @@ class Phases:
     def spectra(self) -> tuple[list[int], Float64]:
         """Numbers of the phases, and their spectra (C, D) of unit sum; none before there are two components."""
         if self._view is None or self._mixture is None:
-            return [], np.zeros((0, self._engine.n_channels))
+            return [], np.zeros((0, self._map.n_channels))
         return list(self._ids), self._view.spectra(self._mixture.means)
 
     def seed(self, name: str, positions: Positions) -> int:
@@ -310,8 +310,11 @@ class Phases:
         if self._cursor == 0:
             self._passing = self._state()
         some = slice(self._cursor, self._cursor + scan)
-        visits = self._engine.visits[some]
-        stale = (visits > 0) & ((visits != self._made_from[some]) | (self._made_by[some] != self._revision))
+        measured = self._map.visits[some] > 0
+        gone = np.flatnonzero(~measured & (self.label[some] != UNSEEN)) + self._cursor
+        self._mark(gone, np.full(gone.size, UNSEEN), np.nan, np.nan)
+        changed = self._map.totals[some] != self._made_from[some]
+        stale = measured & (changed | (self._made_by[some] != self._revision))
         found = np.flatnonzero(stale) + self._cursor
         self._label(found[:most])
         self._cursor = int(found[most]) if found.size > most else self._cursor + scan
@@ -321,7 +324,7 @@ class Phases:
     def _label(self, positions: Positions) -> None:
         if not positions.size:
             return
-        self._made_by[positions], self._made_from[positions] = self._revision, self._engine.visits[positions]
+        self._made_by[positions], self._made_from[positions] = self._revision, self._map.totals[positions]
         self._seen += positions.size
         view = self._present()
         lit = self._map.totals[positions] != 0 if view is None else view.usable(positions)
@@ -344,7 +347,7 @@ class Phases:
     ) -> None:
         self.label[positions], self.confidence[positions], self.mixed[positions] = label, confidence, mixed
         self.confidence[positions[self._engine.held[positions] & (self.label[positions] >= 0)]] = 0.0
-        pinned = positions[self._pinned[positions] >= 0]
+        pinned = positions[(self._pinned[positions] >= 0) & (self._map.visits[positions] > 0)]
         self.label[pinned], self.confidence[pinned], self.mixed[pinned] = self._pinned[pinned], 1.0, 0.0
 
     def _note_strange(

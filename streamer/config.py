@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from models.library import Library, read_library
 from models.linear_config import LinearConfig
+from models.phase_growth import PhaseLimits
 from models.steps import StepsConfig
 from streamer.wire import Limits, Stins
 
@@ -187,6 +188,18 @@ LibraryFile = Annotated[
 ]
 
 
+class PhaseSection(Section):
+    """Phases: which positions are alike. Worked on only while nothing else waits."""
+
+    enabled: bool = Field(True, description="find phases, and map them")
+    least: Annotated[int, Field(ge=2)] = Field(PhaseLimits().least, description="positions that make a phase, at least")
+    most: Annotated[int, Field(ge=1, le=32)] = Field(PhaseLimits().most, description="phases, at most")
+
+    def limits(self) -> PhaseLimits:
+        """Return it as the models take it."""
+        return PhaseLimits(self.least, self.most)
+
+
 class PipelineConfig(Section):
     """Everything that the pure part of the daemon can be told."""
 
@@ -204,6 +217,7 @@ class PipelineConfig(Section):
     decisions: DecisionConfig = DecisionConfig()
     linear: LinearSection = LinearSection()
     steps: StepsByTechnique = StepsByTechnique()
+    phases: PhaseSection = PhaseSection()
 
     @model_validator(mode="after")
     def _windows_are_ranges(self) -> Self:

@@ -45,9 +45,13 @@ def fit(values: NDArray[Any], rows: int, columns: int) -> NDArray[np.float64]:
     """Resize a plane to at most (rows, columns) without changing its proportions.
 
     Larger planes are averaged over what falls together (NaN left out), smaller ones repeated a whole number of
-    times.
+    times. Of whole numbers, which are names, one is taken, and negative ones are none.
     """
     ny, nx = values.shape
+    if values.dtype.kind == "i":
+        skip = max(1, -(-ny // rows), -(-nx // columns))
+        values = np.where(values < 0, np.nan, values)[skip // 2 :: skip, skip // 2 :: skip]
+        ny, nx = values.shape
     grow = min(rows // ny, columns // nx)
     if grow >= 1:
         return np.repeat(np.repeat(values, grow, axis=0), grow, axis=1).astype(float)

@@ -98,7 +98,8 @@ def _scale(look: Look) -> dict[str, Any]:
     if look.classes:
         values = np.array([value for value, _, _ in look.classes])
         inner = (values[1:] + values[:-1]) / 2
-        edges = [2 * values[0] - inner[0], *inner, 2 * values[-1] - inner[-1]]
+        margin = (values[1] - values[0]) / 2 if inner.size else 0.5
+        edges = [values[0] - margin, *inner, values[-1] + margin]
         cmap: Colormap = ListedColormap([colour for _, _, colour in look.classes])
         return {"cmap": cmap.with_extremes(bad=UNMEASURED), "norm": BoundaryNorm(edges, cmap.N)}
     lo, hi = look.limits or (0.0, 1.0)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from streamer.plot_labels import draw_labels, label_extremes, peak_labels
 from streamer.plot_maps import QUALITY, Look, draw_map, limits_of
+from streamer.plot_phases import draw_phases, has_phases, phases_figure
 from streamer.run_data import Run, at_equal_dwell
 
 STYLE: Final[dict[Any, Any]] = {
@@ -46,6 +47,8 @@ def draw_report(run: Run, folder: Path) -> list[str]:
     figures: dict[str, Callable[[Run], Figure]] = {"maps.png": maps_figure}
     if "scores" in run.maps and run.maps["scores"].shape[-1]:
         figures["scores.png"] = scores_figure
+    if has_phases(run):
+        figures["phases.png"] = phases_figure
     if run.basis:
         figures |= {"scree.png": scree_figure, "eigenspectra.png": eigenspectra_figure}
         figures["overview.png"] = overview_figure
@@ -102,7 +105,7 @@ def _panel_height_in(run: Run, width_in: float) -> float:
 def _plain_panels(run: Run) -> list[_Panel]:
     describe = {"counts": _counts_panel, "anomaly": _anomaly_panel, "dwell": _dwell_panel, "quality": _quality_panel}
     panels = [make(run, run.maps[name]) for name, make in describe.items() if name in run.maps]
-    known = {*describe, "scores"}
+    known = {*describe, "scores", "phase", "confidence", "mixed"}
     for name, values in run.maps.items():
         if name not in known and "/" not in name and values.shape == run.nav_shape:
             panels.append(_Panel(name, _draws(run, values.astype(float), Look())))
@@ -266,6 +269,8 @@ def overview_figure(run: Run) -> Figure:
     panels = window_panels(run, run.windows[0]) if run.windows else _plain_panels(run)[:1]
     if "anomaly" in run.maps:
         panels.append(_anomaly_panel(run, run.maps["anomaly"]))
+    if has_phases(run):
+        panels.append(_Panel("phases", lambda ax: draw_phases(ax, run)))
     height_in = float(np.clip(_panel_height_in(run, 3.3), 2.4, 4.0))
     figure = Figure(figsize=(3.3 * len(panels) + 5.6, height_in + 0.35), layout="constrained")
     figure.suptitle(_heading(run), x=0.005, ha="left", fontsize=10)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.base import BatchResult
 from models.candidates import candidates
+from models.phases import Phases
 from streamer.config import PipelineConfig
 from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
 from streamer.events import AskReplay, Count, Event, Log, Publish
@@ -57,6 +58,9 @@ class Series:
         self.scan = Scan(header)
         self.axis = model_axis(header.map.axis)
         self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, config)
+        grid = None if self.scan.positions is not None else tuple(header.map.nav_shape)
+        width, limits = self.axis.peak_width_channels(), config.phases.limits()
+        self.phases = Phases(self.engine, width, grid, limits) if config.phases.enabled else None
         self.plan = ReplayPlan(origin)
         self.plan.seen(origin)
         self.ledger = Ledger(name, header.map)
@@ -269,11 +273,14 @@ class Series:
     @property
     def wants_background(self) -> bool:
         """Whether idle time could be used."""
-        return self.engine.wants_background
+        return self.engine.wants_background or (self.phases is not None and self.phases.wants_work)
 
     def background(self) -> None:
-        """Use idle time: do one piece of what the model has to do besides."""
-        self.engine.background()
+        """Use idle time: do one piece of what the model has to do besides, or else of the phases."""
+        if self.engine.wants_background or self.phases is None:
+            self.engine.background()
+        else:
+            self.phases.work()
 
     def configure(self, config: PipelineConfig) -> None:
         """Take changed settings."""
@@ -351,6 +358,8 @@ class Series:
     def close(self) -> tuple[list[Event], dict[str, Any]]:
         """Refit, re-project, and return the last basis and the books; maps are published in between."""
         self.engine.finish()
+        if self.phases is not None:
+            self.phases.finish()
         self.closed = True
         told = self._name_positions()
         books = {**self.scan.report(), "exit_status": self._exit_status}

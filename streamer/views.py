@@ -37,6 +37,10 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
     yield "anomaly", engine.anomaly
     yield "dwell", _where_measured(series, series.dwell_s)
     yield "quality", _quality(series)
+    if series.phases is not None:
+        yield "phase", series.phases.label
+        yield "confidence", series.phases.confidence
+        yield "mixed", series.phases.mixed
     for label, (lo, hi) in list(series.config.windows.items()):
         channels = series.axis.channel_range(lo, hi)
         if channels[0] < channels[1]:
@@ -74,13 +78,17 @@ def _in_pieces(
     yield from zip(names, (np.concatenate(column) for column in zip(*parts, strict=True)), strict=True)
 
 
-def _shaped(series: Series) -> Iterator[tuple[str, NDArray[np.float32]] | None]:
+def _shaped(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
     shape = tuple(series.header.nav_shape)
     for found in _each(series):
-        yield None if found is None else (found[0], f4(found[1]).reshape(shape + found[1].shape[1:]))
+        if found is None:
+            yield None
+        else:
+            name, values = found
+            yield name, (values if values.dtype == np.int32 else f4(values)).reshape(shape + values.shape[1:])
 
 
-def map_arrays(series: Series) -> dict[str, NDArray[np.float32]]:
+def map_arrays(series: Series) -> dict[str, NDArray[Any]]:
     """Return every map of a series by its name without ``map/``, over nav_shape, NaN where nothing was measured."""
     return dict(found for found in _shaped(series) if found is not None)
 
@@ -132,6 +140,7 @@ def status(series: Series) -> dict[str, Any]:
         "known": list(series.known_names),
         "mode": series.config.decisions.mode,
         "last_decision": decisions[-1] if decisions else None,
+        "phases": series.phases.summary() if series.phases is not None else [],
         **series.engine.state_summary(),
     }
 
