@@ -1,0 +1,164 @@
+"""Phases of small scenes: found, mapped with a probability that holds, and kept apart from everything else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from models.composition import CompositionSpace
+from models.linear import LinearEngine
+from models.noise import POISSON
+from models.phase_mixture import whitening
+from models.phases import UNSEEN, Phases
+from tests.unit.models.phase_scenes import WIDTH, D, PhaseScene, rest, scanned, spectra, stripes
+
+
+def test_the_noise_of_compositions_is_known() -> None:
+    scene = stripes()
+    engine, _ = scanned(scene, 60.0)
+    published = engine.score_map.published
+    assert published is not None
+    shrinkage = replace(published.shrinkage, pull=np.ones_like(published.shrinkage.pull))
+    space = CompositionSpace.of_basis(published.eigenspectra, published.projector, shrinkage)
+    rng = np.random.default_rng(0)
+    for true in spectra():
+        counts = rng.poisson(40.0 * true, (20_000, D)).astype(np.float32)
+        total = counts.sum(axis=1, dtype=np.float64)
+        z = space.coordinates(counts @ published.projector, total)
+        y = (z - z.mean(axis=0)) @ whitening(space.noise(z.mean(axis=0))).T * np.sqrt(total)[:, None]
+        np.testing.assert_allclose(np.cov(y.T), np.eye(space.n_axes), atol=0.08)
+
+
+@pytest.mark.parametrize(("dose", "least"), [(15.0, 0.9), (50.0, 0.98), (400.0, 0.98)])
+def test_phases_are_found_and_mapped(dose: float, least: float) -> None:
+    scene = stripes(3, mixing=0.4)
+    _, phases = scanned(scene, dose)
+    assert len(phases.infos) == 3
+    assert adjusted_rand_score(scene.truth, phases.label) > least
+    right = np.zeros(len(scene.truth), dtype=bool)
+    for info in phases.infos:
+        mine = phases.label == info.id
+        right |= mine & (scene.truth == np.bincount(scene.truth[mine]).argmax())
+    assert float(phases.confidence.mean()) == pytest.approx(right.mean(), abs=0.02)
+
+
+def test_brightness_makes_no_phases_and_faint_positions_none_either() -> None:
+    rng = np.random.default_rng(1)
+    bright = np.exp(rng.normal(0.0, 1.2, 1296))
+    scene = replace(stripes(2), brightness=bright)
+    _, phases = scanned(scene, 40.0)
+    assert len(phases.infos) == 2
+    sure = bright > 1
+    assert adjusted_rand_score(scene.truth[sure], phases.label[sure]) > 0.97
+    faint = bright < 0.15
+    assert float(np.nanmean(phases.confidence[faint])) < float(phases.confidence[sure].mean()) - 0.01
+
+
+@pytest.mark.parametrize("dose", [60.0, 400.0])
+def test_a_gradient_is_one_phase(dose: float) -> None:
+    x = np.arange(1296) % 36 / 35
+    scene = PhaseScene((36, 36), np.stack([0.75 - 0.5 * x, 0.25 + 0.5 * x], axis=1), np.ones(1296), spectra(2))
+    _, phases = scanned(scene, dose)
+    assert [p.n_positions for p in phases.infos] == [1296]
+
+
+def test_a_column_of_mixed_positions_along_an_interface_is_no_phase_but_a_layer_is() -> None:
+    x = np.arange(1296) % 36
+    for width, n_phases in ((1, 2), (4, 3)):
+        share = np.where(x < 18, 0.0, 1.0)
+        share[(x >= 18) & (x < 18 + width)] = 0.4
+        scene = PhaseScene((36, 36), np.stack([1 - share, share], axis=1), np.ones(1296), spectra(2))
+        _, phases = scanned(scene, 600.0)
+        assert len(phases.infos) == n_phases
+        if width == 1:
+            assert float(np.median(phases.mixed[x == 18])) > 0.9
+            assert float(np.median(phases.mixed[(x < 16) | (x > 20)])) < 0.1
+
+
+def test_numbers_stay_while_phases_come_into_sight() -> None:
+    scene = stripes(4)
+    counts = scene.counts(120.0)
+    order = np.argsort(np.arange(1296) % 36, kind="stable")
+    engine = LinearEngine(1296, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    seen: dict[int, int] = {}
+    for first in range(0, 1296, 81):
+        index = order[first : first + 81]
+        engine.process(index.astype(np.uint32), counts[index])
+        engine.promote()
+        rest(engine, phases, 3000)
+        measured = engine.visits > 0
+        assert np.array_equal(phases.label == UNSEEN, ~measured)
+        for info in phases.infos:
+            mine = phases.label == info.id
+            most = int(np.bincount(scene.truth[mine]).argmax())
+            if info.n_positions > 30:
+                assert seen.setdefault(info.id, most) == most
+    assert sorted(seen.values()) == [0, 1, 2, 3]
+
+
+def test_a_rare_phase_is_not_lost_in_the_sample() -> None:
+    scene = stripes(2, side=72)
+    abundance = np.zeros((5184, 3))
+    abundance[:, :2] = scene.abundance
+    rare = np.array([500, 501, 572, 573, 3000, 3001, 3072, 3073, 3144, 3145, 4000, 4001, 4072, 4073])
+    abundance[rare] = [0, 0, 1]
+    _, phases = scanned(PhaseScene(scene.shape, abundance, np.ones(5184), spectra(3)), 150.0)
+    sizes = {p.id: p.n_positions for p in phases.infos}
+    assert sorted(sizes.values())[0] == rare.size
+    assert len(np.unique(phases.label[rare])) == 1
+
+
+def test_a_seeded_phase_keeps_its_name_and_positions_and_others_join() -> None:
+    scene = stripes(3)
+    n = 1296
+    engine = LinearEngine(n, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    counts = scene.counts(100.0)
+    with pytest.raises(ValueError, match="none of its positions"):
+        phases.seed("nothing", np.array([3]))
+    half = np.arange(n // 2)
+    engine.process(half.astype(np.uint32), counts[half])
+    engine.promote()
+    rest(engine, phases, 3000)
+    mine = half[scene.truth[half] == 2][:5]
+    number = phases.seed("carbide", mine)
+    assert (phases.label[mine] == number).all()
+    later = np.arange(n // 2, n)
+    engine.process(later.astype(np.uint32), counts[later])
+    engine.promote()
+    rest(engine, phases, 3000)
+    engine.finish()
+    phases.finish()
+    assert phases.name(number) == "carbide"
+    assert (phases.label[mine] == number).all()
+    assert (phases.confidence[mine] == 1).all()
+    other = np.flatnonzero(scene.truth == 2)
+    assert float((phases.label[other] == number).mean()) > 0.95
+    assert float((phases.label[scene.truth != 2] == number).mean()) < 0.02
+
+
+def test_phases_have_spectra_and_empty_positions_no_phase() -> None:
+    scene = stripes(3)
+    bright = np.ones(1296)
+    bright[100:110] = 0
+    _, phases = scanned(replace(scene, brightness=bright), 200.0)
+    assert (phases.label[100:110] == UNSEEN).all()
+    ids, found = phases.spectra()
+    assert found.shape == (3, D)
+    for number, spectrum in zip(ids, found, strict=True):
+        true = scene.spectra[np.bincount(scene.truth[phases.label == number]).argmax()]
+        assert float(np.abs(spectrum - true).sum()) < 0.05
+
+
+def test_one_component_is_one_phase_and_nothing_is_none() -> None:
+    engine, phases = scanned(stripes(1), 30.0)
+    assert [p.n_positions for p in phases.infos] == [engine.n_positions]
+    empty = LinearEngine(10, D, noise=POISSON)
+    idle = Phases(empty, WIDTH, (2, 5))
+    assert not idle.wants_work
+    idle.finish()
+    assert idle.infos == []

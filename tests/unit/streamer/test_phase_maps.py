@@ -1,0 +1,95 @@
+"""Phases as the daemon shows them: maps, status, report, terminal; and the same on replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamer.closing import Portrait
+from streamer.config import PhaseSection, PipelineConfig
+from streamer.events import Event, Publish, SeriesClosed
+from streamer.glyphs import fit
+from streamer.pipeline import Pipeline
+from streamer.plot_phases import phase_spectra
+from streamer.report import make_report
+from streamer.run_data import Run
+from streamer.wire import Control
+from streamer.wire.items import Idle, Item
+from tests.unit.streamer.scene import Scene, feed_all, results, run
+
+SCENE = Scene(nav_shape=(24, 24), passes=1)
+
+
+def idle_items() -> list[Item]:
+    """The scan with plenty of idle time."""
+    items: list[Item] = []
+    for item in SCENE.items():
+        items += [item] * (20 if isinstance(item, Idle) else 1)
+    return items
+
+
+def played() -> tuple[Pipeline, list[Event]]:
+    pipeline = Pipeline(PipelineConfig())
+    return pipeline, feed_all(pipeline, idle_items())
+
+
+def test_phase_maps_are_published_and_asked_for_and_in_the_status() -> None:
+    pipeline, events = played()
+    label = results(events, "map/phase")[-1].arrays["phase"]
+    confidence = results(events, "map/confidence")[-1].arrays["confidence"]
+    assert label.dtype == np.int32
+    assert label.shape == confidence.shape == (24, 24)
+    assert [p["n"] for p in pipeline.status()["phases"]] == np.bincount(label.ravel()).tolist() == [192, 192, 192]
+    assert {p["name"] for p in pipeline.status()["phases"]} == {"phase 0", "phase 1", "phase 2"}
+    answer = pipeline.answer(Control("cmd", 1, "snapshot", {"names": ["phase", "mixed"]}), "boot")
+    np.testing.assert_array_equal(answer.arrays["phase"], label)
+    assert float(answer.arrays["mixed"].max()) <= 1.0
+
+
+def test_the_same_items_give_the_same_phases_bit_for_bit() -> None:
+    (one, first), (other, second) = played(), played()
+    for name in ("phase", "confidence", "mixed"):
+        a, b = (results(e, f"map/{name}")[-1].arrays[name] for e in (first, second))
+        np.testing.assert_array_equal(a, b)
+    assert one.status()["phases"] == other.status()["phases"]
+
+
+def test_phases_wait_for_idle_time_and_are_there_at_the_end_without_any() -> None:
+    pipeline = Pipeline(PipelineConfig())
+    *busy, end = [item for item in SCENE.items() if not isinstance(item, Idle)]
+    feed_all(pipeline, busy[:-4])
+    assert pipeline.wants_idle
+    unseen = pipeline.answer(Control("cmd", 1, "snapshot", {"names": ["phase"]}), "boot").arrays["phase"]
+    assert (unseen == -1).all()
+    feed_all(pipeline, [*busy[-4:], end])
+    assert len(pipeline.status()["phases"]) == 3
+
+
+def test_phases_can_be_switched_off() -> None:
+    pipeline, events = run(SCENE, PipelineConfig(phases=PhaseSection(enabled=False)))
+    assert results(events, "map/phase") == []
+    assert pipeline.status()["phases"] == []
+
+
+def test_the_report_draws_phases_with_their_spectra(tmp_path: Path) -> None:
+    pipeline, events = played()
+    portrait = Portrait()
+    for event in events:
+        if isinstance(event, Publish):
+            portrait.see(event.result)
+    portrait.status = pipeline.status()
+    books = next(e.books for e in events if isinstance(e, SeriesClosed))
+    portrait.write(tmp_path, books, {})
+    assert "phases.png" in make_report(tmp_path)["pictures"]
+    loaded = Run.load(tmp_path)
+    for number, spectrum in phase_spectra(loaded).items():
+        mine = loaded.maps["phase"].ravel() == number
+        np.testing.assert_allclose(spectrum, SCENE.expected[mine].mean(axis=0), atol=0.8)
+        assert spectrum.sum() == pytest.approx(SCENE.mean_counts, rel=0.03)
+
+
+def test_a_map_of_names_is_thinned_out_and_not_averaged() -> None:
+    names = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [-1, -1, 5, 5], [-1, -1, 5, 5]], dtype=np.int32)
+    np.testing.assert_array_equal(fit(names, 2, 2), [[0.0, 2.0], [np.nan, 5.0]])
