@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from models.axis import Axis
+from models.base import as_dense
 from models.calibration import Calibration, restored
 
 D = 400
@@ -37,8 +38,8 @@ def test_poisson_counts_stay_poisson_counts(layout: str) -> None:
     back = restored(given, AXIS, change, rng)
     assert back.dtype == np.uint16
     assert isinstance(back, sparse.csr_array) == (layout == "sparse")
-    assert np.array_equal(given if layout == "dense" else given.toarray(), counts)
-    found = (back.toarray() if layout == "sparse" else np.asarray(back)).astype(float)
+    assert np.array_equal(as_dense(given), counts)
+    found = as_dense(back).astype(float)
     assert found.sum() <= counts.sum()
     assert found.sum() > 0.999 * counts.sum()
     inner = slice(20, D - 20)
