@@ -25,22 +25,6 @@ STREAMS = "Data/SpectrumStream"
 Stream = NDArray[np.uint16]
 
 
-def to_stream(blocks: Sequence[Events]) -> Stream:
-    """Return the stream of blocks of events that follow one another, with a mark after every spectrum.
-
-    Raises
-    ------
-    ValueError
-        Where a channel is too large for the stream.
-    """
-    pieces = [np.zeros(0, np.uint16)]
-    for block in blocks:
-        if block.channels.size and int(block.channels.max()) >= NEXT_PIXEL:
-            raise ValueError(f"channel {int(block.channels.max())}: a stream has channels below {NEXT_PIXEL}")
-        pieces.append(np.insert(block.channels.astype(np.uint16), block.offsets[1:], NEXT_PIXEL))
-    return np.concatenate(pieces)
-
-
 def to_events(stream: Stream) -> Events:
     """Return the events of a stream; counts after the last mark are those of one more pixel."""
     is_mark = stream == NEXT_PIXEL

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from simulator.axis import Axis
+from simulator.detector import Integrating
+from simulator.effects import Effects
+from simulator.faults import Faults, FaultyLine
 from simulator.instrument import Instrument, Outgoing
+from simulator.points import PointScene, random_points
 from simulator.raster import scan_order
 from simulator.sample import load_specimen
 from simulator.scene import SimulatedScene, Spectra
@@ -126,6 +130,41 @@ def raw(sent: list[Outgoing]) -> list[bytes]:
     return [bytes(part) for o in sent for part in o.parts]
 
 
+WEATHER = Effects(
+    shift_per_s=1e-3, gain_per_s=1e-4, stage_x_per_s=0.5, damage_s=1.0, damaged="oxide", contamination_per_s=0.1,
+    contaminant="unknown", charging_per_s=2.0, charging_positions=1.0, segment_fails_s=2.0, dead=(3,), hot=(7,),
+)  # fmt: skip
+RAYS = Effects(cosmic_per_s=20.0, cosmic_counts=50.0)
+FAULTS = Faults(drop=0.1, double=0.1, reorder=0.1, cut=0.1, corrupt=0.1, negative=0.1, huge=0.1, clock_jump_s=9.0)
+
+
+@pytest.mark.parametrize(
+    ("order", "options"),
+    [
+        ("random", {"list_mode": True, "effects": WEATHER}),
+        ("serpentine", {"detector": Integrating(gain=3.0, offset=9.0, read_sigma=2.0, excess=0.5), "effects": RAYS}),
+        ("points", {"effects": WEATHER}),
+    ],
+)
+def test_same_seed_same_bytes_with_everything_switched_on(order: Any, options: dict[str, Any]) -> None:
+    """The clock and the name of the series are given: then even what a bad line makes of the bytes is the same."""
+
+    def bytes_on_the_line(seed: int) -> list[bytes]:
+        specimen = load_specimen("exercise", seed=seed, shape=(12, 12), channels=256)
+        scene: Any = SimulatedScene(specimen, counts=40.0, dwell_s=0.01, seed=seed, **options)
+        if order == "points":
+            scene = PointScene(scene, random_points(specimen, 50, seed))
+        positions = scan_order(scene.nav_shape, "raster" if order == "points" else order, seed=seed)
+        plan = Plan(positions, passes=3, dwell_s=0.01)
+        machine = Instrument(scene, plan, series="s", start_ns=10**18, block=10, crc=True, calibrated_at=4)
+        line = FaultyLine(FAULTS, seed, expected=40)
+        sent = [parts for o in machine.step(FOREVER) for parts in line.pass_on(o).sent]
+        return [bytes(part) for parts in sent for part in parts]
+
+    assert bytes_on_the_line(5) == bytes_on_the_line(5)
+    assert bytes_on_the_line(5) != bytes_on_the_line(6)
+
+
 @pytest.mark.parametrize("list_mode", [False, True])
 def test_same_seed_same_bytes_however_time_is_cut(list_mode: bool) -> None:
     whole = raw(simulated(list_mode).step(FOREVER))
@@ -158,6 +197,33 @@ def test_stop_takes_effect_where_the_controller_can(obeys_at: Any, measured: int
     assert end(sent).map.exit_status == "stopped"
     assert end(sent).map.n_sent == measured
     np.testing.assert_array_equal(visits(sent), placed(sent))
+
+
+@pytest.mark.parametrize(("obeys_at", "before"), [("point", 8), ("line", 10), ("section", 20)])
+def test_visit_and_pause_take_effect_where_the_controller_can(obeys_at: Any, before: int) -> None:
+    machine = instrument(block=1, passes=2, obeys_at=obeys_at, pause_s=7.0)
+    sent = machine.step(0.075)
+    assert machine.obey(Decision("visit", "s", np.array([2], "u4"), np.array([0.02], "f4"))) == (True, None)
+    sent += machine.step(FOREVER)
+    order = list(np.tile(np.arange(N), 2))
+    assert visits(sent)[:, 0].tolist() == [*order[:before], 2, *order[before:]]
+    np.testing.assert_array_equal(visits(sent), placed(sent))
+    machine = instrument(block=1, passes=2, obeys_at=obeys_at, pause_s=7.0)
+    sent = machine.step(0.075)
+    assert machine.obey(Decision("pause", "s")) == (True, None)
+    times = np.array([b.map.t_ns for b in blocks(sent + machine.step(FOREVER))]) / 1e9
+    waits = np.flatnonzero(np.diff(times) > 1) + 1
+    assert waits.tolist() == [before]
+    assert times[before] - times[before - 1] == pytest.approx(7.01)
+
+
+def test_data_go_on_arriving_after_a_stop_until_the_section_is_over() -> None:
+    machine = instrument(block=3, passes=4, obeys_at="section")
+    machine.step(0.075)
+    machine.obey(Decision("stop", "s"))
+    later = machine.step(0.05)
+    assert sum(b.n for b in blocks(later)) == 6
+    assert not machine.finished
 
 
 def test_dwell_counts_from_the_next_pass_on() -> None:

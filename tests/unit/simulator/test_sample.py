@@ -67,6 +67,15 @@ def test_truth_can_be_saved_and_is_what_was_simulated(tmp_path: Path) -> None:
         np.testing.assert_array_equal(truth["axis"], specimen.axis.values)
 
 
+@pytest.mark.parametrize("name", specimen_names())
+def test_the_truth_is_kept_factored(name: str) -> None:
+    """Abundances and end-members: nowhere is there an array of positions times channels."""
+    specimen = load_specimen(name)
+    n, d = specimen.n_positions, specimen.axis.size
+    largest = max(np.size(v) for v in [*specimen.truth(1.0).values(), *vars(specimen).values()] if hasattr(v, "shape"))
+    assert largest <= len(specimen.phases) * max(n, d)
+
+
 def write(tmp_path: Path, layout: str, phases: str = "") -> str:
     path = tmp_path / "mine.toml"
     path.write_text(
