@@ -91,6 +91,7 @@ class ScoreMap:
         self._turns.settle(index[self.visits[index] == 0])
         self.totals[index] += arrays["totals"]
         self.visits[index] += arrays["visits"].astype(np.uint32)
+        self.n_visits += int(arrays["visits"].sum())
         self.store.merge(index, arrays)
         self._measured, self._cursor = None, 0
         if self.published is not None:

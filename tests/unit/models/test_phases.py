@@ -162,3 +162,30 @@ def test_one_component_is_one_phase_and_nothing_is_none() -> None:
     assert not idle.wants_work
     idle.finish()
     assert idle.infos == []
+
+
+def test_replaced_counts_get_another_label() -> None:
+    scene = stripes(3)
+    engine, phases = scanned(scene, 150.0)
+    first, last = (np.flatnonzero(scene.truth == k)[:5] for k in (0, 2))
+    was = phases.label[first].copy()
+    engine.process(first.astype(np.uint32), scene.counts(150.0, seed=3)[last], replace=True)
+    rest(engine, phases, 3000)
+    assert (was != phases.label[last]).all()
+    assert (phases.label[first] == phases.label[last]).all()
+
+
+def test_what_another_engine_saw_is_labelled_too() -> None:
+    scene = stripes(3)
+    counts, halves = scene.counts(150.0), np.array_split(np.arange(1296), 2)
+    engines = [LinearEngine(1296, D, noise=POISSON) for _ in halves]
+    for engine, half in zip(engines, halves, strict=True):
+        engine.process(half.astype(np.uint32), counts[half])
+        engine.promote()
+    phases = Phases(engines[0], WIDTH, scene.shape)
+    rest(engines[0], phases, 3000)
+    assert (phases.label[halves[1]] == UNSEEN).all()
+    engines[0].merge(engines[1].arrays())
+    engines[0].promote()
+    rest(engines[0], phases, 6000)
+    assert adjusted_rand_score(scene.truth, phases.label) > 0.97
