@@ -1,0 +1,185 @@
+"""Whether a scan has what was asked for: every condition with its number, its target and the margin between them.
+
+Pure functions of summary statistics. Probabilities are of the positions' phases, errors those that the model expects,
+and half-dose comparisons rest on thinned counts, which are independent of the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from models.base import Float64
+from models.pca import orthonormal
+
+_CHECKS = 2
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a stop: met where its value is not above its target.
+
+    Attributes
+    ----------
+    name : str
+    value, target : float
+        In the unit that the name tells; a value that is not known is infinite.
+    """
+
+    name: str
+    value: float
+    target: float
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the value is known and not above the target."""
+        return bool(self.value <= self.target)
+
+    @property
+    def margin(self) -> float:
+        """Part of the target that is left; negative by how much it is missed, minus infinity where nothing is known."""
+        if self.value == self.target:
+            return 0.0
+        return float(1.0 - self.value / self.target) if self.target > 0 else -float("inf")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is asked for, in terms of a microscopist.
+
+    Attributes
+    ----------
+    misclassified_area : float
+        Part of the area that may be called by a wrong phase.
+    error_slope : float
+        Relative change of the thinned error in a pass, from which on another pass brings nothing.
+    angle_deg : float
+        Largest principal angle to the subspace of half of the dose.
+    relative_error : float
+        Median relative error of the wanted maps.
+    unseen_area : float
+        Part of the area that a phase not seen yet may have.
+    risk : float
+        Probability that the bound on what was not seen is wrong.
+    """
+
+    misclassified_area: float = 0.01
+    error_slope: float = 0.01
+    angle_deg: float = 5.0
+    relative_error: float = 0.1
+    unseen_area: float = 0.01
+    risk: float = 0.05
+
+
+def misclassified_area(posterior: Float64, area: Float64 | None = None) -> float:
+    """Expected part of the area that is called by a wrong phase, from posteriors (P, M); infinite without any."""
+    if not len(posterior):
+        return float("inf")
+    wrong = 1.0 - posterior.max(axis=1)
+    return float(np.average(wrong, weights=area))
+
+
+def error_slope(errors: Float64, passes: Float64) -> float:
+    """Relative change of thinned errors (n,) in a pass, from the last two; infinite before there are two."""
+    if errors.size < 2:
+        return float("inf")
+    step = float(passes[-1] - passes[-2])
+    if not (step > 0 and errors[-2] > 0):
+        return float("inf")
+    return abs(float(errors[-1] / errors[-2] - 1.0)) / step
+
+
+def half_dose_angle_deg(
+    basis: NDArray[np.floating], half: NDArray[np.floating], weight: Float64 | None = None
+) -> float:
+    """Largest principal angle, degrees, between eigenspectra (K, D) and those of half of the dose; 90 for another rank.
+
+    Parameters
+    ----------
+    weight : ndarray, (D,), optional
+        1 / standard deviation of each channel's noise, so that directions count as noise lets them be seen.
+    """
+    if len(basis) != len(half) or not len(basis):
+        return 90.0
+    scale = np.ones(basis.shape[1]) if weight is None else weight
+    whole, other = orthonormal((basis * scale).T), orthonormal((half * scale).T)
+    if whole.shape != other.shape:
+        return 90.0
+    # The sine, from what one leaves outside the other, is accurate also for small angles.
+    outside = other - whole @ (whole.T @ other)
+    return float(np.degrees(np.arcsin(np.clip(np.linalg.norm(outside, 2), 0.0, 1.0))))
+
+
+def unseen_area(n_independent: float, once: int, twice: int, risk: float) -> float:
+    """Upper bound on the part of the area of phases that were not seen yet, wrong with probability `risk`.
+
+    Where no phase was seen only once, the exact binomial bound 1 - risk^(1/m) after m independent positions: 3/m at
+    5 %. Else the estimate of Good and Turing, once/m, with the error of Esty (Ann. Statist. 11 (1983) 905), widened
+    by z^2/m each in variance and place as a score interval is, without which it is too short for few phases.
+
+    Parameters
+    ----------
+    n_independent : float
+        Positions that say something of their own: neighbours within one grain count as one.
+    once, twice : int
+        Phases seen at exactly one, and at exactly two, of them.
+    """
+    m = n_independent
+    if m <= 0:
+        return 1.0
+    if once <= 0:
+        return float(-np.expm1(np.log(risk) / m))
+    z = float(norm.isf(risk))
+    seen = min(float(once), m)
+    spread = np.sqrt(seen * (1.0 - seen / m) + 2.0 * twice + z**2)
+    return float(min(1.0, (seen + z * spread + z**2) / m))
+
+
+def independent_positions(n: float, grain_positions: float) -> float:
+    """How many positions say something of their own where a feature of interest covers `grain_positions` of them."""
+    return n / max(grain_positions, 1.0)
+
+
+def conditions(
+    targets: Targets,
+    *,
+    wrong_area: float,
+    slope: float,
+    angle_deg: float,
+    relative_errors: dict[str, float],
+    hidden_area: float,
+    open_anomalies: int,
+) -> list[Condition]:
+    """All conditions of a stop.
+
+    Parameters
+    ----------
+    relative_errors : dict of str to float
+        Median relative error of each wanted map.
+    """
+    maps = [
+        Condition(f"relative_error/{name}", value, targets.relative_error) for name, value in relative_errors.items()
+    ]
+    return [
+        Condition("misclassified_area", wrong_area, targets.misclassified_area),
+        Condition("error_slope_per_pass", slope, targets.error_slope),
+        Condition("half_dose_angle_deg", angle_deg, targets.angle_deg),
+        *maps,
+        Condition("unseen_area", hidden_area, targets.unseen_area),
+        Condition("open_anomalies", float(open_anomalies), 0.0),
+    ]
+
+
+class InARow:
+    """Whether all conditions were met in two checks in a row: a quiet moment is not enough."""
+
+    def __init__(self) -> None:
+        self._met = 0
+
+    def check(self, found: list[Condition]) -> bool:
+        """Take one check; return whether the scan may stop."""
+        self._met = self._met + 1 if found and all(c.is_met for c in found) else 0
+        return self._met >= _CHECKS

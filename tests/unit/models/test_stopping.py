@@ -1,0 +1,109 @@
+"""Conditions of a stop: each number is what it says, and all have to hold twice in a row."""
+
+import numpy as np
+import pytest
+
+from models.stopping import (
+    Condition,
+    InARow,
+    Targets,
+    conditions,
+    error_slope,
+    half_dose_angle_deg,
+    independent_positions,
+    misclassified_area,
+    unseen_area,
+)
+
+GOOD = {
+    "wrong_area": 0.001,
+    "slope": 0.002,
+    "angle_deg": 2.0,
+    "relative_errors": {"Fe": 0.05, "Cr": 0.08},
+    "hidden_area": 0.004,
+    "open_anomalies": 0,
+}
+
+
+def test_expected_area_is_the_area_of_calibrated_posteriors() -> None:
+    rng = np.random.default_rng(0)
+    posterior = rng.dirichlet([0.3, 0.3, 0.3], 40000)
+    truth = (posterior.cumsum(axis=1) < rng.random((40000, 1))).sum(axis=1)
+    wrong = (truth != posterior.argmax(axis=1)).mean()
+    assert misclassified_area(posterior) == pytest.approx(wrong, abs=0.01)
+    assert misclassified_area(np.zeros((0, 3))) == np.inf
+    assert misclassified_area(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([1.0, 3.0])) == pytest.approx(0.125)
+
+
+def test_slope_of_the_error() -> None:
+    assert error_slope(np.array([4.0, 2.0, 1.9]), np.array([1.0, 2.0, 4.0])) == pytest.approx(0.025)
+    assert error_slope(np.array([4.0]), np.array([1.0])) == np.inf
+    assert error_slope(np.array([4.0, 4.0]), np.array([1.0, 1.0])) == np.inf
+
+
+def test_angle_to_the_half_dose_subspace() -> None:
+    basis = np.eye(5)[:2]
+    turned = np.array([[1.0, 0, 0, 0, 0], [0, np.cos(0.1), np.sin(0.1), 0, 0]])
+    assert half_dose_angle_deg(basis, 3.0 * turned[::-1]) == pytest.approx(np.degrees(0.1))
+    assert half_dose_angle_deg(basis, turned[:1]) == 90.0
+    weighted = half_dose_angle_deg(basis, turned, np.array([1.0, 1.0, 2.0, 1.0, 1.0]))
+    assert weighted == pytest.approx(np.degrees(np.arctan(2 * np.tan(0.1))))
+
+
+def test_rule_of_three() -> None:
+    assert unseen_area(1000, 0, 0, 0.05) == pytest.approx(1 - 0.05 ** (1 / 1000))
+    assert unseen_area(1000, 0, 0, 0.05) == pytest.approx(3 / 1000, rel=0.01)
+    assert unseen_area(0, 0, 0, 0.05) == 1.0
+    assert unseen_area(2, 5, 0, 0.05) == 1.0
+    assert unseen_area(1000, 3, 0, 0.05) > unseen_area(1000, 0, 0, 0.05)
+    assert independent_positions(1000, 25) == 40
+
+
+def test_the_bound_on_the_unseen_holds_as_often_as_it_says() -> None:
+    """Worlds of many rare phases: the mass not seen among m positions is under the bound in 95 of 100 draws."""
+    rng = np.random.default_rng(0)
+    worlds = (np.full(200, 1 / 200), np.concatenate([[0.9], np.full(50, 0.1 / 50)]), np.array([0.99, 0.01]))
+    for mass in worlds:
+        for m in (60, 120, 500):
+            held = 0
+            for _ in range(400):
+                seen = np.bincount(rng.choice(mass.size, m, p=mass), minlength=mass.size)
+                bound = unseen_area(m, int((seen == 1).sum()), int((seen == 2).sum()), 0.05)
+                held += mass[seen == 0].sum() <= bound
+            # Three standard errors of 400 draws.
+            assert held / 400 >= 0.95 - 0.033
+
+
+def test_margins() -> None:
+    assert Condition("x", 0.5, 1.0).margin == pytest.approx(0.5)
+    assert Condition("x", 2.0, 1.0).margin == pytest.approx(-1.0)
+    assert Condition("x", 0.0, 0.0).margin == 0.0
+    assert Condition("x", 1.0, 0.0).margin == -np.inf
+    assert not Condition("x", np.nan, 1.0).is_met
+    assert not Condition("x", np.inf, 1.0).is_met
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("wrong_area", 0.02),
+        ("slope", 0.05),
+        ("angle_deg", 9.0),
+        ("relative_errors", {"Fe": 0.05, "Cr": 0.2}),
+        ("hidden_area", 0.05),
+        ("open_anomalies", 1),
+    ],
+)
+def test_each_condition_alone_holds_a_stop_up(name: str, bad: object) -> None:
+    found = conditions(Targets(), **(GOOD | {name: bad}))  # type: ignore[arg-type]
+    assert sum(not c.is_met for c in found) == 1
+    rule = InARow()
+    assert [rule.check(found) for _ in range(3)] == [False, False, False]
+
+
+def test_all_have_to_hold_twice_in_a_row() -> None:
+    good = conditions(Targets(), **GOOD)  # type: ignore[arg-type]
+    bad = conditions(Targets(), **(GOOD | {"slope": 1.0}))  # type: ignore[arg-type]
+    rule = InARow()
+    assert [rule.check(c) for c in (good, bad, good, good)] == [False, False, False, True]
+    assert not InARow().check([])
