@@ -43,7 +43,7 @@ class DriftConfig:
         Spectra that are summed before they are tested, at least.
     threshold : float
         Test statistic (chi-squared of two degrees of freedom, the largest over all splits) from which on there is
-        drift; 32 is one false alarm in some hundred million spectra.
+        drift. In 2.7 million simulated spectra without drift the largest was 30.4.
     """
 
     segment: int = 64

@@ -30,8 +30,8 @@ def phase_spectra(calibration: Calibration | None = None) -> Float:
         for k, line in enumerate(lines):
             shape = shape + (30.0, 20.0, 15.0)[k] * np.exp(-0.5 * ((at - line) / 2.75) ** 2)
         spectra.append(shape)
-    stacked: np.ndarray = np.stack(spectra)
-    return stacked / stacked.sum(axis=1, keepdims=True)
+    stacked = np.stack(spectra)
+    return np.asarray(stacked / stacked.sum(axis=1, keepdims=True))
 
 
 @dataclass
