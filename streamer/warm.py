@@ -32,6 +32,9 @@ _KINDS: Final = (
 _WARM: Final[set[tuple[str, float]]] = set()
 """Kinds that this process has been warmed up for."""
 
+_TABLES: Final[list[str]] = []
+"""What was looked up to have the tables of lines loaded."""
+
 _JOINED: Final = frozenset({3, 5})
 """Messages processed together with the next: joined counts are writeable, which is another type to a compiler."""
 
@@ -60,9 +63,9 @@ def warm_up(in_a_hurry: Callable[[], bool] = lambda: False) -> None:
             pipeline.feed(Tick(t_ns))
             pipeline.feed(Idle(t_ns))
         pipeline.maps()
-    if not in_a_hurry():
+    if not _TABLES and not in_a_hurry():
         # The tables of lines take a second to load: not when the first anomaly is to be told.
-        candidates("eds", 1.0, 1.1, "keV")
+        _TABLES.extend(candidates("eds", 1.0, 1.1, "keV"))
 
 
 def _scan(kind: str, mean: float) -> Iterator[list[Part]]:
