@@ -68,7 +68,7 @@ class LinearEngine:
         self._null = EmpiricalNull(self._windows)
         self._novelty_due = False
         self._angle = float("nan")
-        self._preparing = self.prepared = False
+        self._preparing = self.prepared = self._finished = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
         self.n_positions, self.n_channels = n_positions, n_channels
         self.anomaly: Float32 = np.full(n_positions, np.nan, dtype=np.float32)
@@ -119,10 +119,7 @@ class LinearEngine:
 
     @property
     def relative_error(self) -> Float32:
-        """Expected error of each denoised spectrum over its size, noise-weighted (P,); NaN where nothing was measured.
-
-        What the components leave out (a novelty, or a phase too rare to be learnt) is not in it.
-        """
+        """As `ScoreMap.relative_error`, under the noise in use, (P,)."""
         return self._map.relative_error(self.noise)
 
     @property
@@ -307,6 +304,7 @@ class LinearEngine:
         alone carry a component are held back, also if they had taught before that could be known.
         """
         self._learner.flush()
+        self._finished = True
         if self._map.published is None:
             return empty_basis(self.n_channels)
         measured = self._map.measured
@@ -391,7 +389,9 @@ class LinearEngine:
         """Error against the unknown truth, without bias; None where nothing is published or noise is only guessed."""
         if self._learner.noise_is_guessed:
             return None
-        return error_of_map(self._map, self._held.mask | self._forgetting.outdated, self._learner.rows_at_once)
+        # While spectra wait for it a few positions must do; the standard error says what they are worth.
+        rows = self._learner.rows_at_once // (1 if self._finished else 8)
+        return error_of_map(self._map, self._held.mask | self._forgetting.outdated, rows)
 
     def state_summary(self) -> dict[str, Any]:
         """What the status shows: noise, counts a spectrum, kind of tracker, memory, errors, ranks."""
