@@ -137,7 +137,7 @@ def live_error(
 def _leaning(kept: Float64, pull: Float64, ratio: float) -> Float64:
     """What a spectrum adds to its own scores by turning the basis, in all over K, (n, 1)."""
     leaning = ratio + (kept * (ratio + 2.0 * (pull - 1.0))).sum(axis=1)
-    return np.asarray(leaning[:, None] / pull.size)
+    return np.asarray(leaning[:, None] / max(pull.size, 1))
 
 
 def _power(counts: Float32 | sparse.csr_array, scaling: Scaling) -> Float64:

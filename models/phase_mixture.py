@@ -296,6 +296,9 @@ def excess(away: Float64, mass: Float64, e: Float64, typical: float = 0.0) -> tu
     """
     information = mass / (typical + 1.0 / e) ** 2
     known = float(information.sum())
+    if not known > 0:
+        # Nobody is there, or nobody who knows anything.
+        return np.zeros(away.shape[1]), np.eye(away.shape[1]), np.inf
     second = (away * information[:, None]).T @ away - np.eye(away.shape[1]) * float((information / e).sum())
     values, vectors = np.linalg.eigh(second / known)
     # Largest eigenvalue of the same from noise alone: edge of a Wishart matrix, and three spreads of one entry.

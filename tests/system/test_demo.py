@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1", "COLUMNS": "120"}
-PICTURES = {"maps.png", "scores.png", "scree.png", "eigenspectra.png", "overview.png"}
+PICTURES = {"phases.png", "maps.png", "scores.png", "scree.png", "eigenspectra.png", "overview.png"}
 
 
 def _demo(out: Path) -> subprocess.Popen[str]:

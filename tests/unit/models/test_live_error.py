@@ -107,3 +107,16 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     engine = LinearEngine(64, 64)
     engine.process(np.arange(64, dtype=np.uint32), rng.normal(50.0, 9.0, (64, 64)).astype(np.float32))
     assert engine.state_summary()["live_error"] is None
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_next_to_nothing_is_no_error(d: int) -> None:
+    """A camera of one or two channels in which hardly anything is counted: a rank of nought is right too."""
+    rng = np.random.default_rng(0)
+    engine = LinearEngine(400, d)
+    for first in range(0, 400, 50):
+        counts = rng.poisson(0.02, (50, d)).astype(np.uint16)
+        engine.process(np.arange(first, first + 50, dtype=np.uint32), counts)
+        engine.promote()
+        found = engine.live_error()
+        assert found is None or np.isfinite(found.share_of_raw)

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from models.composition import CompositionSpace
 from models.linear import LinearEngine
 from models.noise import POISSON
-from models.phase_mixture import whitening
+from models.phase_mixture import excess, whitening
 from models.phases import UNSEEN, Phases
 from tests.unit.models.phase_scenes import WIDTH, D, PhaseScene, rest, scanned, spectra, stripes
 
@@ -189,3 +189,10 @@ def test_what_another_engine_saw_is_labelled_too() -> None:
     engines[0].promote()
     rest(engines[0], phases, 6000)
     assert adjusted_rand_score(scene.truth, phases.label) > 0.97
+
+
+def test_a_cloud_that_nobody_is_in_has_no_spread_to_split() -> None:
+    values, vectors, doubt = excess(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+    assert not values.any()
+    assert np.array_equal(vectors, np.eye(3))
+    assert doubt == np.inf
