@@ -59,6 +59,8 @@ class Basis:
         Scree of the noise-whitened problem, falling; white noise has variance 1.
     noise_edge : float
         Eigenvalues above this are structure (Marchenko-Pastur).
+    n_novelties : int
+        Eigenspectra, the last of them, that stand for groups of rare positions and not for components.
     """
 
     version: int
@@ -66,6 +68,12 @@ class Basis:
     eigenspectra: Float32
     eigenvalues: Float32
     noise_edge: float
+    n_novelties: int = 0
+
+    @property
+    def n_components(self) -> int:
+        """Eigenspectra that are components of the model."""
+        return self.rank - self.n_novelties
 
     @property
     def rank(self) -> int:

@@ -61,7 +61,7 @@ class Published:
         """The basis with further eigenspectra (G, D)."""
         if not len(spectra):
             return self.basis
-        return replace(self.basis, eigenspectra=np.concatenate([self.eigenspectra, spectra]))
+        return replace(self.basis, eigenspectra=np.concatenate([self.eigenspectra, spectra]), n_novelties=len(spectra))
 
     @cached_property
     def channel_variance(self) -> Float64:

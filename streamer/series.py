@@ -309,7 +309,8 @@ class Series:
         """Return the numbers a stop rests on, as they are now."""
         totals, visits = self.engine.totals, self.engine.visits
         measured = visits > 0
-        rank = self.engine.basis.rank if self.engine.basis is not None else 0
+        # Groups of rare positions come and go without the model being less settled.
+        rank = self.engine.basis.n_components if self.engine.basis is not None else 0
         relative = np.inf
         if rank and measured.any():
             # In whitened units a spectrum of h counts has energy h, and K components let K units of noise through.
@@ -320,7 +321,7 @@ class Series:
 
     def _decide(self, t_ns: int) -> list[Event]:
         evidence, targets = self.evidence(), self.config.decisions
-        self._checked_rank = self.engine.basis.rank if self.engine.basis is not None else 0
+        self._checked_rank = self.engine.basis.n_components if self.engine.basis is not None else 0
         if not self._stop_rule.check(evidence, targets) or not self.ledger.may_issue("stop", t_ns):
             return []
         if self._ending_ns is not None:

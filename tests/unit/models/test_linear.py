@@ -71,6 +71,7 @@ def test_rare_positions_are_flagged_and_not_denoised_away() -> None:
     truth = 3 * scene.expected[scene.rare[0], 210:250].sum()
     assert abs(smooth - truth) < 5 * np.sqrt(truth)
     assert basis.rank == engine.scores.shape[1]
+    assert basis.n_components == engine.state_summary()["ranks"]["edge"] < basis.rank
     assert raw >= 0
     assert np.isfinite(expected)
 
