@@ -113,7 +113,7 @@ class Pipeline:
                 current.resume(item.t_ns)
                 return [current.series_event("start")]
             case Answer():
-                return current.ledger.answered(
+                return current.deciding.ledger.answered(
                     item.decision, item.t_ns, ok=item.ok, error=item.error, controller=item.controller
                 )
         return []

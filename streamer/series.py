@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import BatchResult
-from models.candidates import candidates
 from models.phases import Phases
+from streamer.announce import Anomalies, basis_event, series_event
 from streamer.config import PipelineConfig
-from streamer.decisions import NS_PER_S, Evidence, Ledger, StopRule
+from streamer.deciding import Deciding
+from streamer.decisions import NS_PER_S
 from streamer.events import AskReplay, Count, Event, Log, Publish
 from streamer.fitting import engine_of, known_maps, known_of, model_axis
 from streamer.replays import ReplayPlan, allowed_endpoint
@@ -26,12 +26,10 @@ from streamer.wire import (
     Result,
     SeriesEnd,
     WireError,
-    f4,
 )
 
 REPLAY_PATIENCE_NS = 10 * NS_PER_S
 STRAGGLER_NS = NS_PER_S // 2
-MOST_ANOMALIES = 8
 
 
 class Series:
@@ -63,22 +61,20 @@ class Series:
         self.phases = Phases(self.engine, width, grid, limits) if config.phases.enabled else None
         self.plan = ReplayPlan(origin)
         self.plan.seen(origin)
-        self.ledger = Ledger(name, header.map)
+        self.deciding = Deciding(name, header.map)
+        self.anomalies = Anomalies(name, header.map.technique)
         self.dwell_s: NDArray[np.float64] = np.zeros(self.scan.n_positions)
         self.resumed = False
         self.closed = False
-        self._stop_rule = StopRule()
         self._endpoint: str | None = None
         self._pending: list[Placed] = []
         self._last_arrival_ns = opened_ns
         self._schedule = PromotionSchedule(opened_ns)
         self._since_promotion = 0
-        self._checked_rank = 0
         self._basis_version = 0
         self._end: EndMap | None = None
         self._ending_ns: int | None = None
         self._exit_status = ""
-        self.anomalies = 0
         self.known_names: tuple[str, ...] = ()
         self.known_maps: dict[str, NDArray[np.float64]] = {}
 
@@ -183,7 +179,7 @@ class Series:
         """Process what is pending, promote the model, decide, ask for what is missing."""
         events = self._process()
         events += self._promote(t_ns)
-        events += self.ledger.tick(t_ns)
+        events += self.deciding.ledger.tick(t_ns)
         if self._ending_ns is None and t_ns - self._last_arrival_ns > self.config.series_timeout_s * NS_PER_S:
             self.finish_as("timeout", t_ns)
             self.plan.give_up()
@@ -218,7 +214,7 @@ class Series:
         if self.engine.changes > changes:
             text = "the specimen has changed: the model starts anew, and positions when they are next visited"
             told.append(Log("warning", "change", text))
-        return [*told, *self._new_basis(), publish, *self._anomalies(result)]
+        return [*told, *self._new_basis(), publish, *self.anomalies.told(result, self.engine, self.axis)]
 
     def _new_basis(self) -> list[Event]:
         """Return the basis if it has not been published yet: no result speaks of one that nobody has seen."""
@@ -226,38 +222,7 @@ class Series:
         if basis is None or basis.version == self._basis_version:
             return []
         self._basis_version = basis.version
-        return [self.basis_event(), Count("model", n=basis.version)]
-
-    def _anomalies(self, result: BatchResult) -> list[Event]:
-        flagged = np.flatnonzero(result.flag & 1)
-        if not flagged.size:
-            return []
-        events: list[Event] = [Count("anomalies", n=int(flagged.size))]
-        worst = flagged[np.argsort(-result.anomaly[flagged], kind="stable")[:MOST_ANOMALIES]]
-        for row in worst.tolist():
-            events.append(self._anomaly(result, row))
-        return events
-
-    def _anomaly(self, result: BatchResult, row: int) -> Publish:
-        position = int(result.index[row])
-        raw, _, expected = self.engine.spectrum(position)
-        lo, hi = (int(c) for c in result.window[row])
-        values = self.axis.values
-        ends = [float(values[lo]), float(values[min(hi, values.size) - 1])]
-        head = {
-            "series": self.name,
-            "model": result.version,
-            "id": f"{self.name}/anomaly/{self.anomalies}",
-            "index": [position],
-            "score": float(result.anomaly[row]),
-            # Chernoff's bound for each window and Bonferroni's over windows: never too small.
-            "p_value": float(min(1.0, self.engine.n_windows * np.exp(-float(result.anomaly[row])))),
-            "window": ends,
-            "group": None,
-            "candidates": candidates(self.header.technique, ends[0], ends[1], self.axis.units),
-        }
-        self.anomalies += 1
-        return Publish(Result("anomaly", head, {"spectrum": f4(raw), "expected": f4(expected)}))
+        return [basis_event(self.name, basis), Count("model", n=basis.version)]
 
     def _promote(self, t_ns: int) -> list[Event]:
         if not self._since_promotion or not self._schedule.is_due(self.engine, t_ns, self.config.promote_s):
@@ -267,7 +232,8 @@ class Series:
         events = self._new_basis()
         if self._since_promotion >= enough:
             self._since_promotion = 0
-            events += self._decide(t_ns)
+            if self._ending_ns is None:
+                events += self.deciding.decide(self.engine, t_ns, self.config.decisions)
         return events
 
     @property
@@ -286,54 +252,6 @@ class Series:
         """Take changed settings."""
         self.config = config
         self.engine.config = replace(self.engine.config, anomaly_threshold=config.linear.anomaly_threshold)
-
-    def basis_event(self) -> Publish:
-        """Return the present basis as it is published; there must be one."""
-        basis = self.engine.basis
-        if basis is None:
-            raise ValueError(f"series {self.name!r} has no basis yet")
-        head = {
-            "series": self.name,
-            "model": basis.version,
-            "rank": basis.rank,
-            "noise_edge": float(basis.noise_edge),
-        }
-        arrays = {
-            "mean": f4(basis.mean),
-            "eigenspectra": f4(basis.eigenspectra),
-            "eigenvalues": f4(basis.eigenvalues),
-        }
-        return Publish(Result("basis", head, arrays))
-
-    def evidence(self) -> Evidence:
-        """Return the numbers a stop rests on, as they are now."""
-        totals, visits = self.engine.totals, self.engine.visits
-        measured = visits > 0
-        # Groups of rare positions come and go without the model being less settled.
-        rank = self.engine.basis.n_components if self.engine.basis is not None else 0
-        relative = np.inf
-        if rank and measured.any():
-            # In whitened units a spectrum of h counts has energy h, and K components let K units of noise through.
-            relative = float(np.median(np.sqrt(rank / np.maximum(totals[measured], 1e-9))))
-        # A basis that has just got another component has not settled, whatever the angle of the others.
-        angle_deg = float(self.engine.subspace_angle_deg) if rank == self._checked_rank else 90.0
-        return Evidence(float(measured.mean()), angle_deg, relative)
-
-    def _decide(self, t_ns: int) -> list[Event]:
-        evidence, targets = self.evidence(), self.config.decisions
-        self._checked_rank = self.engine.basis.n_components if self.engine.basis is not None else 0
-        if not self._stop_rule.check(evidence, targets) or not self.ledger.may_issue("stop", t_ns):
-            return []
-        if self._ending_ns is not None:
-            return []
-        return self.ledger.issue(
-            "stop",
-            t_ns,
-            reason=StopRule.reason(evidence),
-            evidence=StopRule.numbers(evidence, targets),
-            model=self.engine.basis.version if self.engine.basis is not None else 0,
-            config=targets,
-        )
 
     def _ask(self, t_ns: int) -> list[Event]:
         if self._endpoint is None:
@@ -381,16 +299,7 @@ class Series:
 
     def series_event(self, event: Literal["start", "end"], books: dict[str, Any] | None = None) -> Publish:
         """Return the `series` message of its start or end."""
-        fields = self.header.model_dump(exclude_none=True, exclude={"msg_number", "series", "positions"})
-        fields["axis"] = self.scan.axis.model_dump(exclude_none=True)
-        head = {
-            **fields,
-            "series": self.name,
-            "event": event,
-            "resumed": self.resumed,
-            "opened_ns": self.opened_ns,
-        }
+        head = {"series": self.name, "event": event, "resumed": self.resumed, "opened_ns": self.opened_ns}
         basis = self.engine.basis
         head["model"] = basis.version if basis is not None else 0
-        arrays = {} if self.scan.positions is None else {"positions": self.scan.positions}
-        return Publish(Result("series", {**head, **(books or {})}, arrays))
+        return series_event(self.header, self.scan, {**head, **(books or {})})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.linear import LinearEngine
 from models.prepared import PreparedEngine
+from streamer.announce import basis_event
 from streamer.requests import RequestError
 from streamer.series import Series
 from streamer.wire import Result, f4
@@ -125,7 +126,7 @@ def idle_status(rejected: Mapping[str, int]) -> dict[str, Any]:
 def status(series: Series) -> dict[str, Any]:
     """Return the status of a series: its books, its model, its last decision."""
     basis = series.engine.basis
-    decisions = series.ledger.decisions
+    decisions = series.deciding.ledger.decisions
     return {
         "state": "idle" if series.closed else series.state,
         "series": series.name,
@@ -136,7 +137,7 @@ def status(series: Series) -> dict[str, Any]:
         "model": _model(series),
         "rank": basis.rank if basis is not None else 0,
         "noise_edge": float(basis.noise_edge) if basis is not None else None,
-        "anomalies": series.anomalies,
+        "anomalies": series.anomalies.count,
         "known": list(series.known_names),
         "mode": series.config.decisions.mode,
         "last_decision": decisions[-1] if decisions else None,
@@ -178,7 +179,10 @@ def _snapshot(series: Series, params: Mapping[str, Any]) -> Found:
 
 
 def _basis(series: Series, params: Mapping[str, Any]) -> Found:
-    result = series.basis_event().result
+    basis = series.engine.basis
+    if basis is None:
+        raise RequestError("basis: there is none yet")
+    result = basis_event(series.name, basis).result
     return Found({"rank": result.head["rank"], "noise_edge": result.head["noise_edge"]}, result.arrays)
 
 
