@@ -80,7 +80,8 @@ class Moments:
 
     def add(self, counts: sparse.csr_array, squared_weight: Float64) -> None:
         """Add CSR spectra (n, D) in float32 with squared weights (n,)."""
-        add_pairs(counts.data, counts.indices, counts.indptr, squared_weight, self._half)
+        channels, indptr = counts.indices.astype(np.uint32), counts.indptr.astype(np.uint32)
+        add_pairs(counts.data, channels, indptr, squared_weight, self._half)
         self.n_rows += counts.shape[0]
         self.squares += counts.shape[0]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from streamer.placed import join
 from streamer.run_data import Run
 from streamer.scan import Scan
 from streamer.wire import Block, Header, Message, WireError, decode
@@ -166,7 +167,9 @@ def raw_counts(journal: Path) -> NDArray[np.uint32]:
         elif isinstance(message, Block) and scan is not None:
             placed = scan.place(message, 0)
             if placed is not None:
-                _add(total, placed.index, placed.counts)
+                index, counts, _ = join([placed], scan.n_channels)
+                dense = counts.toarray() if issparse(counts) else counts
+                np.add.at(total, index, dense.astype(np.uint32))
     if scan is None:
         raise ValueError(f"{journal} has no header")
     return total
@@ -179,8 +182,3 @@ def _message(record: object) -> Message | None:
         return decode(record.parts)
     except WireError:
         return None  # the daemon dropped it, too
-
-
-def _add(total: NDArray[np.uint32], index: NDArray[np.uint32], counts: Any) -> None:
-    dense = counts.toarray() if issparse(counts) else counts
-    np.add.at(total, index, dense.astype(np.uint32))

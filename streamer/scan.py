@@ -4,49 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from dataclasses import replace as dataclass_replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, issparse
-from scipy.sparse import vstack as sparse_vstack
 
 from streamer.intervals import IntervalSet
+from streamer.placed import Placed
 from streamer.wire import AxisMap, Block, Events, Header, HeaderMap, WireError
 
 HUGE = 1e12
 """No detector counts that in one channel; squares of it still fit into float32 arithmetic."""
-
-
-JOINED_ROWS = 256
-"""Small blocks are joined up to this many spectra."""
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Spectra that are new to the scan, with their positions.
-
-    Parameters
-    ----------
-    index : u4[n]
-        Flat positions.
-    counts : (n, D) array or csr_array
-        Read-only where it is a view of the message.
-    dwell_s : f4[n]
-        NaN where nobody said.
-    replace : bool
-        The counts take the place of what the position has.
-    counted : int
-        How many count as received (0 for a revision of frames that were counted before).
-    received_ns : int
-    """
-
-    index: NDArray[np.uint32]
-    counts: Any
-    dwell_s: NDArray[np.float32]
-    replace: bool
-    counted: int
-    received_ns: int
 
 
 @dataclass
@@ -100,14 +69,15 @@ class Scan:
         replace = block.map.revision == "replace"
         if known == block.n and not replace:
             return None
-        keep = slice(None) if known == 0 or replace else self._unseen(first, stop)
+        placed = Placed(index, block.counts, self._dwell(block), replace, 0, received_ns)
+        if known and not replace:
+            placed = placed.only(self._unseen(first, stop))
         counted = self.frames.add(first, stop)
         self.books.received += counted
         if block.map.axis is not None:
             self.axis = block.map.axis
         self.raster_order &= block.index is None and block.map.index is None
-        counts = self._counts(block)
-        return Placed(index[keep], counts[keep], self._dwell(block)[keep], replace, counted, received_ns)
+        return dataclass_replace(placed, counted=counted)
 
     def _unseen(self, first: int, stop: int) -> NDArray[np.bool_]:
         keep = np.zeros(stop - first, dtype=bool)
@@ -156,13 +126,6 @@ class Scan:
                 )
             frames += start - block.map.frame
         return (frames % self.n_positions).astype(np.uint32)
-
-    def _counts(self, block: Block) -> Any:
-        if not isinstance(block.counts, Events):
-            return block.counts
-        events = block.counts
-        ones = np.ones(events.channels.size, dtype=np.float32)
-        return csr_array((ones, events.channels.astype(np.int32), events.offsets), shape=(block.n, self.n_channels))
 
     def _dwell(self, block: Block) -> NDArray[np.float32]:
         said = block.map.dwell_s
@@ -218,36 +181,3 @@ class Scan:
             "rejected": dict(books.rejected),
             "duplicates": books.duplicates,
         }
-
-
-def groups(pending: list[Placed]) -> list[list[Placed]]:
-    """Join small blocks of one kind; a large block stays alone, so that it need not be copied."""
-    groups: list[list[Placed]] = []
-    rows = 0
-    for placed in pending:
-        last = groups[-1][-1] if groups else None
-        alike = (
-            last is not None
-            and last.replace == placed.replace
-            and not placed.replace
-            and issparse(last.counts) == issparse(placed.counts)
-            and last.counts.dtype == placed.counts.dtype
-        )
-        if alike and rows + placed.index.size <= JOINED_ROWS:
-            groups[-1].append(placed)
-            rows += placed.index.size
-        else:
-            groups.append([placed])
-            rows = placed.index.size
-    return groups
-
-
-def join(group: list[Placed]) -> tuple[NDArray[np.uint32], Any, NDArray[np.float32]]:
-    """Return index, counts and dwell of a group as one block."""
-    if len(group) == 1:
-        return group[0].index, group[0].counts, group[0].dwell_s
-    index = np.concatenate([p.index for p in group])
-    dwell_s = np.concatenate([p.dwell_s for p in group])
-    if issparse(group[0].counts):
-        return index, csr_array(sparse_vstack([p.counts for p in group], format="csr")), dwell_s
-    return index, np.concatenate([p.counts for p in group]), dwell_s

@@ -15,8 +15,9 @@ from streamer.deciding import Deciding
 from streamer.decisions import NS_PER_S
 from streamer.events import AskReplay, Count, Event, Log, Publish
 from streamer.fitting import engine_of, known_maps, known_of, model_axis
+from streamer.placed import Placed, groups, join
 from streamer.replays import ReplayPlan, allowed_endpoint
-from streamer.scan import Placed, Scan, groups, join
+from streamer.scan import Scan
 from streamer.schedule import PromotionSchedule
 from streamer.wire import (
     Block,
@@ -193,7 +194,7 @@ class Series:
         return events
 
     def _process_group(self, group: list[Placed]) -> list[Event]:
-        index, counts, dwell_s = join(group)
+        index, counts, dwell_s = join(group, self.scan.n_channels)
         if group[0].replace:
             self.dwell_s[index] = 0
         np.add.at(self.dwell_s, index, dwell_s)

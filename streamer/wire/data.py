@@ -172,6 +172,12 @@ class Events:
     offsets: NDArray[np.int64]
     channels: NDArray[Any]
 
+    def only(self, keep: NDArray[np.bool_]) -> Events:
+        """Return the spectra that `keep` (n,) says."""
+        length = np.diff(self.offsets)
+        offsets = np.concatenate([[0], np.cumsum(length[keep])])
+        return Events(offsets, self.channels[np.repeat(keep, length)])
+
 
 @dataclass(frozen=True)
 class Block:

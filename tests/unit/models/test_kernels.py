@@ -34,8 +34,8 @@ def test_read_rows(step: int) -> None:
 
 
 def test_pairs_sum_to_the_moment_also_for_repeated_channels() -> None:
-    channels = np.array([3, 1, 3, 0, 2, 2], np.int32)
-    indptr = np.array([0, 3, 6], np.int32)
+    channels = np.array([3, 1, 3, 0, 2, 2], np.uint32)
+    indptr = np.array([0, 3, 6], np.uint32)
     values = np.array([1, 2, 1, 5, 1, 3], np.float32)
     weight = np.array([0.5, 2.0])
     half = np.zeros((5, 5), np.float32)

@@ -125,6 +125,23 @@ def test_events_and_images_give_the_same_map() -> None:
         np.testing.assert_allclose(np.abs(a), np.abs(b), rtol=1e-2, atol=0.5)
 
 
+def test_list_mode_blocks_that_overlap_count_each_spectrum_once() -> None:
+    scene = Scene(nav_shape=(4, 4), passes=1)
+    flat = scene.counts.reshape(-1, 64)
+    messages = [scene.header()]
+    for number, (first, last) in enumerate([(0, 3), (3, 6), (5, 9), (1, 2), (12, 16), (8, 13)]):
+        row, channel = np.nonzero(flat[first:last])
+        channels = np.repeat(channel, flat[first:last][row, channel]).astype(np.uint16)
+        offsets = np.concatenate([[0], np.cumsum(flat[first:last].sum(axis=1, dtype=np.int64))])
+        messages.append(encode_events("scene", number + 1, first, offsets, channels, 64))
+    pipeline = Pipeline(PipelineConfig())
+    feed_all(pipeline, [Arrived(n, m, HOST) for n, m in enumerate(messages)] + [Tick(9)])
+    snapshot = ask(pipeline, "snapshot", names=["counts"])
+    np.testing.assert_array_equal(snapshot.arrays["counts"].ravel(), flat.sum(axis=1))
+    for position in range(16):
+        np.testing.assert_array_equal(ask(pipeline, "spectrum", index=position).arrays["raw"], flat[position])
+
+
 def test_blocks_across_rows_and_passes_with_every_kind_of_index() -> None:
     scene = Scene(nav_shape=(4, 4), passes=2)
     flat = scene.counts.reshape(-1, 64)
