@@ -9,14 +9,14 @@ import numpy as np
 import typer
 
 from simulator import panel
-from simulator.detector import Counting, Integrating
+from simulator.detector import Counting, Detector, Integrating
 from simulator.effects import Effects
 from simulator.faults import Faults, parse_switches
 from simulator.files import Recorded, read
 from simulator.panel import DETECTOR, SCAN
 from simulator.playback import is_recording
 from simulator.points import random_points
-from simulator.raster import scan_order
+from simulator.raster import Index, scan_order
 from simulator.references import write_library
 from simulator.replay import FileScene
 from simulator.run import Job, Recording, console, errors, report, run, series_name, speed_of, words
@@ -69,30 +69,51 @@ def simulate(
     if specimen == "list":
         return console.print("\n".join(specimen_names()))
     with errors():
-        faults, effects = parse_switches(fault or [], Faults), parse_switches(effect or [], Effects)
-        camera = parse_switches(detector, Integrating) if detector else Counting()
+        faults, effects, camera = _switches(fault, effect, detector)
         if plot is not None or specimen == "all":
             return _draw(specimen, plot, seed, shape, channels, counts)
         if library is not None:
-            written = write_library(specimen, library, channels)
-            return console.print(f"{written} phases are in {library / 'library.toml'}", highlight=False)
+            return _write_library(specimen, library, channels)
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
-        if points is not None and region is not None:
-            raise ValueError("--points and --region exclude each other: a list of points is no part of a map")
-        where = None if points is None else random_points(sample, points, seed)
+        where, positions = _places(sample, points, region, order, seed)
         scenes = Scenes(sample, dose, dwell, seed + 1, camera, list_mode, effects, save, where)
         if truth is not None:
             sample.save(truth, dose, where)
-        nav_shape = sample.nav_shape if where is None else where.shape
-        positions = scan_order(nav_shape, order.value, region=region, seed=seed)
         plan = Plan(positions, passes, dwell, dose_limit, words(actions), obeys_at.value)
-        _describe(sample, nav_shape, dose, passes)
+        _describe(sample, sample.nav_shape if where is None else where.shape, dose, passes)
         link = Link(data, pattern.value, bind, replay, control, obey_advice, wait_subscriber, linger)
-        name = series or series_name(sample.name)
-        job = Job(scenes.make, plan, name, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
+        series = series or series_name(sample.name)
+        job = Job(scenes.make, plan, series, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
         report(run(job, link, speed_of(rate, dwell)))
         scenes.save()
+
+
+def _switches(
+    fault: list[str] | None, effect: list[str] | None, detector: list[str] | None
+) -> tuple[Faults, Effects, Detector]:
+    camera = parse_switches(detector, Integrating) if detector else Counting()
+    return parse_switches(fault or [], Faults), parse_switches(effect or [], Effects), camera
+
+
+def _places(
+    sample: Specimen,
+    points: int | None,
+    region: tuple[int, int, int, int] | None,
+    order: panel.ScanOrder,
+    seed: int,
+) -> tuple[Index | None, Index]:
+    """Return where a list of points lies (None for the map), and the order of a pass."""
+    if points is not None and region is not None:
+        raise ValueError("--points and --region exclude each other: a list of points is no part of a map")
+    where = None if points is None else random_points(sample, points, seed)
+    nav_shape = sample.nav_shape if where is None else where.shape
+    return where, scan_order(nav_shape, order.value, region=region, seed=seed)
+
+
+def _write_library(specimen: str, folder: Path, channels: int | None) -> None:
+    written = write_library(specimen, folder, channels)
+    console.print(f"{written} phases are in {folder / 'library.toml'}", highlight=False)
 
 
 def _draw(

@@ -133,8 +133,8 @@ def _spectra(ax: Any, specimen: Specimen, counts: float, seed: int) -> None:
         style = "--" if name in specimen.unexpected else "-"
         ax.plot(values, dose * spectra[k], style, color=_colours(specimen)[k], linewidth=1.0, label=name)
         top = max(top, dose * float(spectra[k].max()))
-    # Only a logarithm shows continuum beside lines, or losses beside the zero loss.
-    if specimen.technique == "eds" or (specimen.technique == "eels" and values[0] <= 0):
+    # Only a logarithm shows continuum or a glass beside lines, or losses beside the zero loss.
+    if specimen.technique in ("eds", "xrd") or (specimen.technique == "eels" and values[0] <= 0):
         ax.set_yscale("log")
         ax.set_ylim(top * 10**-DECADES, 2 * max(top, float(measured.max())))
     ax.set(xlabel=QUANTITIES[specimen.technique], ylabel="counts a visit", xlim=_ends(specimen))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import xraydb
@@ -24,8 +25,8 @@ Floats = NDArray[np.float64]
 RYDBERG_EV = 13.605693
 OSCILLATOR_CM2_EV = 1.0976e-16
 """Photoabsorption cross section of one oscillator per eV, pi e^2 h / (m c)."""
-CORE_FROM_EV = 70.0
-"""Core losses are taken from here on: below, photoabsorption tables describe free atoms, not valence electrons."""
+CORE_FROM_EV = 50.0
+"""Levels bound by more than this are core levels: those above belong to the plasmon."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,30 @@ def drude_loss(energies_ev: Floats, plasmon_ev: float, width_ev: float) -> Float
     return np.asarray(e * width_ev * plasmon_ev**2 / bottom)
 
 
+@cache
+def first_core_edge_ev(element: str) -> float:
+    """Return the lowest core edge in eV, where Chantler's tables have its step; infinite where there is none.
+
+    They have it up to 3 % away from the level's tabulated energy.
+    """
+    levels = [edge.energy for edge in xraydb.xray_edges(element).values() if edge.energy >= CORE_FROM_EV]
+    if not levels:
+        return math.inf
+    near = np.asarray(xraydb.chantler_energies(element, 0.95 * min(levels), 1.02 * min(levels)))
+    return float(near[np.argmax(np.diff(np.log(xraydb.mu_chantler(element, near))))])
+
+
 def core_cross_section_cm2_ev(element: str, energies_ev: Floats, beam_kev: float, collection_mrad: float) -> Floats:
-    """Return d sigma / dE into a collection angle, cm^2 per eV and atom, f8[n]; 0 below `CORE_FROM_EV`.
+    """Return d sigma / dE into a collection angle, cm^2 per eV and atom, f8[n]; 0 below the first core edge.
 
     From photoabsorption (Chantler tables of xraydb) by 4 pi a0^2 R^2 / (T E) df/dE ln(1 + (beta/theta_E)^2),
-    Egerton, eq. 3.151 in the dipole region.
+    Egerton, eq. 3.151 in the dipole region. Below the first edge over `CORE_FROM_EV` the tables describe what valence
+    electrons of free atoms absorb; in a solid these make the plasmon.
     """
-    e = np.maximum(energies_ev, CORE_FROM_EV)
+    first_ev = first_core_edge_ev(element)
+    if math.isinf(first_ev):
+        return np.zeros(len(energies_ev))
+    e = np.maximum(energies_ev, first_ev)
     mu = np.asarray(xraydb.mu_chantler(element, e))
     photo_cm2 = mu * xraydb.atomic_mass(element) / AVOGADRO
     speed_ev = 0.5e3 * ELECTRON_REST_KEV * beta_squared(beam_kev)
@@ -81,7 +99,7 @@ def core_cross_section_cm2_ev(element: str, energies_ev: Floats, beam_kev: float
     theta_e = e / (2 * gamma * speed_ev)
     angles = np.log1p((collection_mrad * 1e-3 / theta_e) ** 2)
     sigma = 4 * math.pi * BOHR_CM**2 * RYDBERG_EV**2 / (speed_ev * e) * photo_cm2 / OSCILLATOR_CM2_EV * angles
-    return np.where(energies_ev >= CORE_FROM_EV, sigma, 0.0)
+    return np.where(energies_ev >= first_ev, sigma, 0.0)
 
 
 def _core_losses(film: Film, grid_ev: Floats, beam_kev: float, collection_mrad: float) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from simulator.effects import Effects
+from simulator.faults import parse_switches
 from simulator.points import random_points
 from simulator.sample import load_specimen
 from simulator.scene import SimulatedScene
@@ -79,15 +81,32 @@ def truth() -> NDArray[np.int64]:
 
 
 def measured(where: NDArray[np.uint32] | None = None, *, list_mode: bool = False) -> NDArray[np.int64]:
+    return np.asarray(drawn(where, list_mode=list_mode).sum(axis=1))
+
+
+def drawn(
+    where: NDArray[np.uint32] | None = None,
+    *,
+    list_mode: bool = False,
+    specimen: str = "exercise",
+    effects: Sequence[str] = (),
+    passes: int = 1,
+) -> NDArray[np.int64]:
+    """Spectra (n, D), summed over passes, that the simulator measures with these switches."""
     where = np.arange(N, dtype=np.uint32) if where is None else where
-    specimen = load_specimen("exercise", seed=SEED, shape=(20, 20), channels=D)
-    scene = SimulatedScene(specimen, counts=100, dwell_s=0.001, seed=SEED + 1, list_mode=list_mode)
-    found = []
-    for start in range(0, len(where), BLOCK):
+    sample = load_specimen(specimen, seed=SEED, shape=(20, 20), channels=D)
+    switched = parse_switches([*effects], Effects)
+    scene = SimulatedScene(sample, counts=100, dwell_s=0.001, seed=SEED + 1, list_mode=list_mode, effects=switched)
+    found = np.zeros((len(where), D), dtype=np.int64)
+    for start in [*range(0, len(where), BLOCK)] * passes:
         at = where[start : start + BLOCK]
         spectra = scene.measure(at, np.zeros(BLOCK, dtype=np.int64), np.full(BLOCK, 0.001))
-        found.append(np.diff(spectra.offsets) if isinstance(spectra, Events) else spectra.sum(axis=1))
-    return np.concatenate(found).astype(np.int64)
+        if isinstance(spectra, Events):
+            rows = start + np.repeat(np.arange(len(at)), np.diff(spectra.offsets))
+            np.add.at(found, (rows, spectra.channels), 1)
+        else:
+            found[start : start + BLOCK] += spectra
+    return found
 
 
 def check(books: dict[str, Any]) -> dict[str, Any]:
@@ -221,21 +240,38 @@ def test_a_calibration_that_comes_late_is_taken(site: Site, truth: NDArray[np.in
 
 
 @pytest.mark.parametrize(
-    "effect",
+    "effects",
     [
-        ("dwell_changes_s=0.2", "dwell_factor=0.5"),
-        ("segment_fails_s=0.2", "segment_share=0.5"),
+        ["shift_per_s=2"],
+        ["gain_per_s=0.1"],
+        ["stage_y_per_s=10"],
+        ["stage_x_per_s=10"],
+        ["damage_s=0.001", "damaged=oxide"],
+        ["damage_s=0.001", "damaged=oxide", "damaged_into=ferrite"],
+        ["contamination_per_s=500", "contaminant=unknown"],
+        ["segment_fails_s=0.2", "segment_share=0.5"],
+        ["dwell_changes_s=0.2", "dwell_factor=0.5"],
+        ["charging_per_s=50", "charging_positions=2"],
+        ["charging_per_s=50", "charging_shift=0.3"],
+        ["dead=80,81"],
+        ["hot=7", "hot_per_s=20000"],
+        ["bleach_s=0.001"],
+        ["cosmic_per_s=200", "cosmic_counts=500"],
     ],
-    ids=["dwell changes", "segment fails"],
+    ids=lambda effects: effects[0].partition("=")[0] + str(len(effects)),
 )
-def test_counts_that_halve_without_notice_are_all_counted(site: Site, effect: tuple[str, str]) -> None:
-    switches = [x for e in effect for x in ("--effect", e)]
-    met = site.meet(effect[0], *switches)
+def test_what_changes_while_the_scan_runs_is_data(site: Site, effects: list[str]) -> None:
+    specimen = "polymer_blend" if effects[0].startswith(("bleach", "cosmic")) else "exercise"
+    series = "-".join(effects).replace("=", "")
+    met = site.meet(series, "--specimen", specimen, *[x for e in effects for x in ("--effect", e)])
+    assert met.books["exit_status"] == "success"
     assert (met.books["lost"], met.books["rejected"], met.books["processed"]) == ({}, {}, N)
-    plain = measured()
-    # The same phases lie in both halves of the map to within a fifth; what counts is that nothing is missing.
-    assert met.counts[:192].sum() == pytest.approx(plain[:192].sum(), rel=0.05)
-    assert met.counts[208:].sum() == pytest.approx(plain[208:].sum() / 2, rel=0.05)
+    there, plain = drawn(specimen=specimen, effects=effects), drawn(specimen=specimen)
+    np.testing.assert_array_equal(met.counts, there.sum(axis=1))
+    # The last position that the effect changed, channel by channel.
+    changed = np.flatnonzero((there != plain).any(axis=1))
+    _, spectrum = Asker(site.bench, site.server.control).ask("spectrum", index=int(changed[-1]))
+    np.testing.assert_array_equal(spectrum["raw"], there[changed[-1]])
 
 
 def test_a_changing_specimen_and_detector_leave_the_books_exact(site: Site) -> None:
@@ -257,3 +293,18 @@ def test_a_list_of_points_meets_the_daemon(site: Site) -> None:
     assert met.books["exit_status"] == "success"
     assert (met.books["lost"], met.books["rejected"], met.books["processed"]) == ({}, {}, 40)
     np.testing.assert_array_equal(met.counts, truth)
+
+
+def test_a_stop_is_obeyed_at_the_end_of_the_pass_and_what_comes_until_then_is_counted(site: Site) -> None:
+    results = Listener(site.bench, site.server.results, "decision")
+    # Never as many passes as planned: only the daemon's stop ends it.
+    stop = ["--control", site.server.control, "--obey-advice", "--obeys-at", "section", "--passes", "1000"]
+    met = site.meet("stopped", *stop, "--actions", "stop", "--fault", "drop=0.05")
+    assert met.books["exit_status"] == "stopped"
+    assert (met.books["lost"], met.books["rejected"]) == ({}, {})
+    passes, rest = divmod(met.books["n_sent"], N)
+    assert rest == 0
+    np.testing.assert_array_equal(met.counts, drawn(passes=passes).sum(axis=1))
+    while results.socket.poll(0):
+        results.read()
+    assert [head.get("outcome") for _, head, _ in results.got] == [None, "accepted"]

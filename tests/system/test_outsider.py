@@ -251,6 +251,41 @@ def test_decisions_reach_a_controller_and_its_answer_is_mirrored(tmp_path: Path,
         assert mirrored[0]["decision"] == params["decision"]
 
 
+def test_data_that_arrive_after_a_stop_are_counted(tmp_path: Path, bench: Bench) -> None:
+    with daemon(tmp_path) as server:
+        controller = Asker(bench, server.control)
+        assert controller.ask("hello", role="controller", name="scope")[0]["msg"] == "ack"
+        instrument = Instrument(bench, server.source)
+        listener = Listener(bench, server.results, "series", "decision", "map/counts")
+        instrument.wait_for_subscriber()
+        counts, n = scene(passes=30), 0
+        sent = messages("overrun", counts, actions=["stop"])
+        while not controller.socket.poll(40):
+            instrument.send(sent[n])
+            n += 1
+        decision, _ = controller.read()
+        answer = {"msg": "ack", "id": decision["id"], "val": "decision"}
+        answer["params"] = {"decision": decision["params"]["decision"]}
+        controller.socket.send_multipart([msgpack.packb(answer)])
+        while not (listener.got and listener.got[-1][1].get("outcome")):
+            assert listener.socket.poll(20_000), "the answer was not mirrored"
+            listener.read()
+        assert listener.got[-1][1]["outcome"] == "accepted"
+        # A controller that cannot stop at once: ten more blocks come, of the same pass and of the next.
+        more = sent[n : n + 10]
+        assert msgpack.unpackb(more[-1][0])["htype"] == "image"
+        for parts in more:
+            instrument.send(parts)
+        n_sent = sum(msgpack.unpackb(parts[0])["shape"][0] for parts in instrument.kept[1:])
+        instrument.send(end("overrun", n + 10, n_sent))
+        books = listener.until_end("overrun")
+    check_books(books)
+    assert (books["n_sent"], books["lost"]) == (n_sent, {})
+    summed = np.zeros(256, dtype=np.int64)
+    np.add.at(summed, np.arange(n_sent) % 256, counts[:n_sent].sum(axis=1))
+    np.testing.assert_array_equal(listener.last("map/counts")[1]["counts"].ravel(), summed)
+
+
 def test_junk_on_every_socket_stops_nothing(tmp_path: Path, bench: Bench) -> None:
     with daemon(tmp_path) as server:
         instrument = Instrument(bench, server.source)

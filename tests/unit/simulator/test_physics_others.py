@@ -115,6 +115,21 @@ def test_core_edges_lie_where_the_tables_have_them() -> None:
     assert 1e-21 < integral < 1e-20
 
 
+@pytest.mark.parametrize(
+    ("element", "published_ev"), [("Li", 55.0), ("C", 284.0), ("O", 532.0), ("Al", 73.0), ("Si", 99.0), ("S", 165.0)]
+)
+def test_core_losses_begin_at_the_first_edge(element: str, published_ev: float) -> None:
+    """EELS Atlas (Ahn & Krivanek 1983); what the tables have below it are valence electrons, which are the plasmon."""
+    e = np.arange(20.0, 700.0, 0.25)
+    losses = core_cross_section_cm2_ev(element, e, 200.0, 20.0)
+    assert e[np.argmax(losses > 0)] == pytest.approx(published_ev, abs=1.0)
+    assert np.all(losses[e > published_ev + 1.0] > 0)
+
+
+def test_hydrogen_has_no_core() -> None:
+    assert not core_cross_section_cm2_ev("H", np.array([10.0, 100.0]), 200.0, 20.0).any()
+
+
 @pytest.mark.parametrize(("energy_ev", "ion"), [(707.8, "Fe2+"), (709.5, "Fe3+")])
 def test_white_lines_lie_where_the_valence_puts_them(energy_ev: float, ion: str) -> None:
     lines = [WhiteLine("Fe", "L3", energy_ev, 1.5, 12.0), WhiteLine("Fe", "L3", energy_ev + 13, 2.0, 3.0)]
