@@ -286,6 +286,20 @@ def add_pairs(
 
 
 @njit(cache=True, nogil=True)
+def copy_ranges(
+    source: NDArray[Any],
+    start: NDArray[np.int64],
+    length: NDArray[np.int64],
+    target: NDArray[np.int64],
+    out: NDArray[Any],
+) -> None:
+    """Copy source[start_i : start_i + length_i] to out[target_i :], for each i, in the type of `out`."""
+    for i in range(start.shape[0]):
+        for k in range(length[i]):
+            out[target[i] + k] = source[start[i] + k]
+
+
+@njit(cache=True, nogil=True)
 def group_starts(total: NDArray[np.float64], least: float) -> NDArray[np.int64]:
     """First channel of each group of neighbours that together hold at least `least` counts, (m,)."""
     starts = np.zeros(total.shape[0], np.int64)
@@ -320,4 +334,8 @@ def warm_up(types: Iterable[str] = ("uint8", "uint16", "uint32", "float32")) -> 
     bin_events(one, channels, indptr, 1, 8)
     scan_sparse(one, channels, indptr, (1, 1, 8), bins[:, :1].copy(), bins.T.copy(), one, bins[0])
     add_pairs(one, channels.view(np.uint32), indptr.astype(np.uint32), np.ones(1), np.zeros((8, 8), np.float32))
+    zero, index = np.zeros(1, np.int64), np.zeros(1, np.int32)
+    for stored in ("uint8", "uint16", "uint32", "float32"):
+        copy_ranges(np.ones(1, np.dtype(stored)), zero, zero, zero, one)
+    copy_ranges(np.ones(1, np.uint16), zero, zero, zero, index)
     group_starts(np.ones(8), 1.0)

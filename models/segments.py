@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from models.kernels import copy_ranges
+
 _PAGE = 1 << 20
 
 
@@ -96,9 +98,9 @@ class SegmentLog:
         counts = np.empty(indptr[-1], dtype=np.float32)
         for number in np.unique(page).tolist():
             here = page == number
-            source, to = _ranges(start[here], length[here]), _ranges(target[here], length[here])
-            channels[to] = self._channels[number][source]
-            counts[to] = self._counts[number][source]
+            where = start[here], length[here], target[here]
+            copy_ranges(self._channels[number], *where, channels)
+            copy_ranges(self._counts[number], *where, counts)
         index_type = np.int32 if indptr[-1] < 2**31 else np.int64
         return sparse.csr_array((counts, channels, indptr.astype(index_type)), shape=(heads.size, self._n_channels))
 
@@ -116,12 +118,6 @@ class SegmentLog:
         owner, segment = np.concatenate(owners), np.concatenate(segments)
         order = np.argsort(owner, kind="stable")
         return owner[order], segment[order]
-
-
-def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All of start[i] .. start[i] + length[i] - 1, one after the other."""
-    before = np.cumsum(length) - length
-    return np.repeat(start - before, length) + np.arange(int(length.sum()))
 
 
 def _capacity(need: int, have: int) -> int:
