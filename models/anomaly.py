@@ -1,13 +1,16 @@
 """Anomaly score of single spectra: a likelihood ratio scanned over windows of one peak width.
 
-Poisson (Kulldorff 1997): T = max over windows of n ln(n/b) - (n - b), 0 where n <= b. Its Gaussian counterpart is
-z^2 / 2 for an excess of z standard deviations. Both need only sums over windows, so b comes from the scores without any
-spectrum being reconstructed.
+Poisson (Kulldorff 1997): T = max over windows of n ln(n/b) - (n - b), 0 where n <= b. With a gain g, an offset o and
+read noise s, (x - o)/g + s^2/g^2 is very nearly Poisson (Snyder et al., J. Opt. Soc. Am. A 10 (1993) 1014), so the same
+ratio serves; without a counted part it is z^2 / 2 for an excess of z standard deviations. The expectation b is itself
+estimated, from scores whose noise is known, and is allowed for by a profile likelihood (kernels). All need only sums
+over windows, so b comes from the scores without any spectrum being reconstructed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,11 +20,13 @@ from scipy import sparse
 from models.base import Counts, Float32, Float64
 from models.kernels import bin_events, read_rows, scan_bins, scan_sparse
 from models.noise import NoiseModel
+from models.shrink import ScoreShrinkage
 
 _WIDTH_FWHM = 1.2
 _STEPS = 4
 _FLOOR = 0.1
 _FEW_VALUES = 48
+_MOST_QUANTA = 1e5
 
 
 @dataclass(frozen=True)
@@ -76,30 +81,49 @@ class ScanWindows:
 
 @dataclass(frozen=True)
 class ScanTest:
-    """The test against one published basis.
+    """The test against one published basis. It counts in quanta: counts over gain, of unit variance to their mean.
 
     Attributes
     ----------
     model : ndarray of float32, (n_windows, K)
         Window sums of the eigenspectra.
+    base : ndarray of float32, (total_bins,)
+        What a visit adds to each bin beyond its counts: read noise, less the offset.
     mean : ndarray of float32, (n_windows,)
-        Window sums of the mean spectrum of unit exposure.
+        Mean of the window of a spectrum of unit exposure.
+    shrinkage : ScoreShrinkage
+        How scores are estimated.
     """
 
     windows: ScanWindows
     noise: NoiseModel
     model: Float32
+    base: Float32
     mean: Float32
+    shrinkage: ScoreShrinkage
 
     @classmethod
     def build(
-        cls, windows: ScanWindows, noise: NoiseModel, eigenspectra: Float32, total: Float64, exposure: float
+        cls,
+        windows: ScanWindows,
+        noise: NoiseModel,
+        eigenspectra: Float32,
+        shrinkage: ScoreShrinkage,
+        total: Float64,
+        exposure: float,
     ) -> ScanTest:
         """Test from eigenspectra (K, D) and the summed spectrum (D,) of everything, which had this exposure in all."""
+        gain = _gain(noise)
+        model = np.ascontiguousarray(windows.sums(windows.bins(eigenspectra)).T) / np.float32(gain)
+        base = np.diff(np.minimum(np.arange(windows.total_bins + 1) * windows.step, windows.n_channels))
+        base = (base * (noise.read_sigma**2 / gain - noise.offset) / gain).astype(np.float32)
+        # Visits follow from the exposure, whose share that is not of counts each brings anew.
+        spent = gain * float(total.sum())
+        visits = (exposure - spent) / (gain**2 * float(base.sum())) if base.any() else 0.0
+        summed = windows.sums((windows.bins(total[None, :]) / gain + max(visits, 0.0) * base).astype(np.float32))[0]
         # One count more than was seen: a window that was empty so far expects a little.
-        summed = windows.sums(windows.bins(total[None, :]))[0] + (1.0 if noise.is_poisson else 0.0)
-        model = np.ascontiguousarray(windows.sums(windows.bins(eigenspectra)).T)
-        return cls(windows, noise, model, (summed / max(exposure, 1.0)).astype(np.float32))
+        mean = np.maximum(summed + 1.0, 0.0) * gain**2 / max(exposure, 1.0)
+        return cls(windows, noise, model, base, mean.astype(np.float32), shrinkage)
 
     def __call__(
         self,
@@ -125,32 +149,98 @@ class ScanTest:
         background : ndarray of float32, (n, D), optional
             Expected besides.
         """
-        windows, floor = self.windows, (_FLOOR * exposure).astype(np.float32)
+        windows, floor = self.windows, self._floor(exposure)
         counting = self.noise.is_poisson and background is None
         if counting and isinstance(spectra, sparse.csr_array) and _are_few(spectra):
             shape = (windows.step, windows.n_bins, windows.total_bins)
             parts = (spectra.data, spectra.indices, spectra.indptr)
-            score, window = scan_sparse(*parts, shape, scores, self.model, floor, self.mean)
+            score, window = scan_sparse(*parts, shape, scores, self.model, floor, self.mean, self._spread(exposure))
             return score, window
-        expected = scores @ self.model.T
-        if background is not None:
-            expected += windows.sums(windows.bins(background))
-        found = windows.bins(spectra) if bins is None else bins
-        if not self.noise.is_poisson:
-            return self._gaussian(windows.sums(found), expected, visits)
-        score, window = scan_bins(found, windows.n_bins, expected, floor, self.mean)
+        found, expected = self._quanta(spectra, scores, visits, bins, background)
+        if _is_gaussian(self.noise):
+            variance = self._read_variance(visits) + floor[:, None] * self._spread(exposure)
+            return _gaussian(windows.sums(found), expected, variance)
+        score, window = scan_bins(found, windows.n_bins, expected, floor, self.mean, self._spread(exposure))
         return score, window
 
-    def _gaussian(self, found: Float32, expected: Float32, visits: NDArray[Any]) -> tuple[Float32, NDArray[np.int64]]:
-        """Half the squared excess in standard deviations of the window."""
-        width = self.windows.width
-        base = width * (self.noise.read_sigma**2 - self.noise.gain * self.noise.offset)
-        variance = self.noise.gain * expected + np.asarray(visits, dtype=np.float32)[:, None] * np.float32(base)
-        least = np.float32(max(width * self.noise.read_sigma**2, self.noise.gain, 1e-12))
-        excess = np.maximum(found - expected, 0.0)
-        ratio = excess * excess / (2.0 * np.maximum(variance, least))
-        window = np.argmax(ratio, axis=1)
-        return np.asarray(ratio[np.arange(len(window)), window], dtype=np.float32), window
+    def unrest(
+        self,
+        spectra: Counts,
+        scores: Float32,
+        exposure: Float64,
+        visits: NDArray[Any],
+        background: Float32 | None = None,
+    ) -> Float64:
+        """Squared excess of windows over their variance, averaged over windows (n,): 1 in ideal noise.
+
+        A window counts the less the fewer quanta it expects, so that none is ruled by a single one.
+        """
+        found, expected = self._quanta(spectra, scores, visits, None, background)
+        if _is_gaussian(self.noise):
+            variance = self._read_variance(visits)
+        else:
+            variance = np.maximum(expected, self._floor(exposure)[:, None] * self.mean) + np.float32(1.0)
+        return np.asarray(((self.windows.sums(found) - expected) ** 2 / variance).mean(axis=1), dtype=np.float64)
+
+    def _floor(self, exposure: Float64) -> Float32:
+        return (_FLOOR / _gain(self.noise) ** 2 * exposure).astype(np.float32)
+
+    @cached_property
+    def _along(self) -> Float64:
+        """Squared window sums along the axes of the compositions, (n_windows, K)."""
+        return np.asarray((self.model.astype(np.float64) @ self.shrinkage.axes) ** 2)
+
+    def _spread(self, exposure: Float64) -> Float32:
+        """Variance (n_windows,) that the noise of the scores gives the expected windows, for unit floor.
+
+        The noise of raw scores has the variance of the exposure in every direction; what shrinkage leaves of it is
+        taken from the median exposure.
+        """
+        known = self.shrinkage.signal * float(np.median(exposure)) if exposure.size else self.shrinkage.signal
+        spread = self._along @ (known / (known + 1.0)) ** 2
+        return np.asarray(spread * _gain(self.noise) ** 2 / _FLOOR, dtype=np.float32)
+
+    def _quanta(
+        self,
+        spectra: Counts,
+        scores: Float32,
+        visits: NDArray[Any],
+        bins: Float32 | None,
+        background: Float32 | None,
+    ) -> tuple[Float32, Float32]:
+        """Found quanta in bins (n, total_bins), and expected ones in windows (n, n_windows)."""
+        found = self.windows.bins(spectra) if bins is None else bins
+        expected = scores @ self.model.T
+        if background is not None:
+            expected += self.windows.sums(self.windows.bins(background)) / np.float32(_gain(self.noise))
+        if not self.noise.is_poisson:
+            more = np.asarray(visits, dtype=np.float32)[:, None] * self.base
+            found = found / np.float32(_gain(self.noise)) + more
+            expected += self.windows.sums(more)
+        return found, expected
+
+    def _read_variance(self, visits: NDArray[Any]) -> Float32:
+        """Variance (n, 1) of window sums where it does not depend on the signal."""
+        least = max(self.windows.width * self.noise.read_sigma**2, 1e-12)
+        return (np.asarray(visits, dtype=np.float32) * np.float32(least))[:, None]
+
+
+def _gaussian(found: Float32, expected: Float32, variance: Float32) -> tuple[Float32, NDArray[np.int64]]:
+    """Half the squared excess in standard deviations, variance (n, n_windows)."""
+    excess = np.maximum(found - expected, 0.0)
+    ratio = excess * excess / (2.0 * variance)
+    window = np.argmax(ratio, axis=1)
+    return np.asarray(ratio[np.arange(len(window)), window], dtype=np.float32), window
+
+
+def _is_gaussian(noise: NoiseModel) -> bool:
+    """Whether the counted part of the noise does not matter."""
+    return noise.read_sigma**2 > _MOST_QUANTA * noise.gain**2 or noise.gain <= 0
+
+
+def _gain(noise: NoiseModel) -> float:
+    """Counts of a quantum; 1 where there are none."""
+    return 1.0 if _is_gaussian(noise) else noise.gain
 
 
 def _are_few(spectra: sparse.csr_array) -> bool:

@@ -85,13 +85,15 @@ class Basis:
 class BatchResult:
     """What is known about the positions of one block after it: accumulated scores, the visit's anomaly score and flag.
 
-    `window` (n, 2) is the half-open channel range where the anomaly score was found.
+    `p_value` (n,) is how often chance gives such a score, `window` (n, 2) the half-open channel range where it was
+    found.
     """
 
     index: Index
     scores: Float32
     anomaly: Float32
     flag: NDArray[np.uint8]
+    p_value: Float64
     window: NDArray[np.int64]
     version: int
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace as with_changes
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,7 @@ from models.linear_config import LinearConfig
 from models.live_error import LiveError, error_of_map
 from models.merging import arrays_of, merge_into
 from models.noise import NoiseModel
-from models.novelty import HeldBack, NoveltySpectra, carriers, pooled_residual
-from models.null import EmpiricalNull
+from models.protection import Protection, Tested
 from models.published import Published, empty_basis, publish, subspace_angle_deg
 from models.refit import CountedMoment
 from models.scoremap import ScoreMap
@@ -29,9 +29,7 @@ from models.visits import Visits, last_of_each, read_visits
 FLAG_ANOMALOUS = 1
 _CHUNK_VALUES = 60_000
 _SAMPLE = 4096
-_MAX_NOVELTIES = 16
 _MAX_REFITS = 4
-_VARIANCE_FLOOR = 0.1
 
 
 class LinearEngine:
@@ -64,14 +62,11 @@ class LinearEngine:
         self._windows = ScanWindows.for_peaks(n_channels, width)
         self._learner = Learner(n_channels, self.config, noise, width)
         self._map = ScoreMap(n_positions, n_channels, self.config.max_rank, self.config.store_limit_bytes)
-        self._held = HeldBack(n_positions, self._windows, self.config.novelty_min)
-        self._null = EmpiricalNull(self._windows)
-        self._novelty_due = False
+        self._protection = Protection(self._map, self._windows, self.config)
         self._angle = float("nan")
         self._preparing = self.prepared = self._finished = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
         self.n_positions, self.n_channels = n_positions, n_channels
-        self.anomaly: Float32 = np.full(n_positions, np.nan, dtype=np.float32)
 
     @property
     def basis(self) -> Basis | None:
@@ -106,7 +101,17 @@ class LinearEngine:
     @property
     def held(self) -> NDArray[np.bool_]:
         """Positions whose flagged spectra do not teach the model, (P,)."""
-        return self._held.mask
+        return self._protection.held
+
+    @property
+    def anomaly(self) -> Float32:
+        """Anomaly score of each position's last test, (P,); NaN where there was none."""
+        return self._protection.score
+
+    @property
+    def p_value(self) -> Float64:
+        """How often chance gives such a score, (P,)."""
+        return self._protection.p_value
 
     @property
     def scores(self) -> Float32:
@@ -127,10 +132,10 @@ class LinearEngine:
         """How often the specimen was found to have changed."""
         return self._forgetting.changes
 
-    @property
-    def n_windows(self) -> int:
-        """Windows that the anomaly test scans in a spectrum."""
-        return self._windows.n_windows
+    def configure(self, config: LinearConfig) -> None:
+        """Take what may change during a scan: the false-alarm rate."""
+        self.config = with_changes(self.config, false_alarm=config.false_alarm)
+        self._protection.config = self.config
 
     @property
     def subspace_angle_deg(self) -> float:
@@ -154,49 +159,30 @@ class LinearEngine:
             index, counts = last_of_each(index, counts)
         visits = self._read(index, counts)
         published = self._map.published
-        raw, anomaly, window = self._tested(published, visits)
+        tested = self._protection.test(published, visits, self._learner.noise_is_guessed)
         if self._forgetting.is_active and not replace:
-            self._forgetting.see(index, visits, raw, anomaly, self.anomaly[index])
+            self._forgetting.see(index, visits, tested.raw, tested.score, self.anomaly[index])
         self._account(index, visits, replace)
         if published is not None:
-            self._map.accumulate(index, raw)
-        flagged = anomaly > self.config.anomaly_threshold
-        self._learn(index, visits, flagged, window)
+            self._map.accumulate(index, tested.raw)
+        self._learn(index, visits, tested)
         if self._map.published is None:
             self.promote()
-        self.anomaly[index] = anomaly
-        flag = flagged.astype(np.uint8) * FLAG_ANOMALOUS
-        ranges = self._windows.ranges(window)
-        return BatchResult(index, self._map.scores(index), anomaly, flag, ranges, self._version)
+        flag = (tested.p_value <= self.config.false_alarm).astype(np.uint8) * FLAG_ANOMALOUS
+        ranges = self._windows.ranges(tested.window)
+        scores = self._map.scores(index)
+        return BatchResult(index, scores, tested.score, flag, tested.p_value, ranges, self._version)
 
     @property
     def _version(self) -> int:
         return 0 if self._map.published is None else self._map.published.basis.version
 
-    def _tested(self, published: Published | None, visits: Visits) -> tuple[Float32, Float32, NDArray[np.int64]]:
-        """Raw scores, anomaly scores and windows of single visits; zeros before there is a basis."""
-        n = visits.total.size
-        if published is None:
-            return np.zeros((n, 0), np.float32), np.zeros(n, np.float32), np.zeros(n, np.int64)
-        raw = published.project(visits.block)
-        exposure = self.noise.row_variance(visits.total, 1.0, self.n_channels)
-        scores = published.shrinkage.apply(raw, exposure, fitted=False)
-        score, window = published.test(visits.block, scores, exposure, np.ones(n), visits.bins, visits.background)
-        return raw, self._null.follow(score) if self._learner.noise_is_guessed else score, window
-
-    def _learn(self, index: Index, visits: Visits, flagged: NDArray[np.bool_], window: NDArray[np.int64]) -> None:
+    def _learn(self, index: Index, visits: Visits, tested: Tested) -> None:
         """Teach what is not flagged, and flagged spectra that are like a crowd of others."""
-        if not flagged.any():
-            self._learner.add(visits)
-            return
-        teaches = ~flagged
-        teaches[flagged] = self._held.hold(index[flagged], window[flagged])
-        self._learner.add(visits.subset(teaches))
-        released = self._held.release_crowds()
-        released = released[self._map.store.complete(released)]
+        teaches, released = self._protection.hold(index, tested)
+        self._learner.add(visits if teaches.all() else visits.subset(teaches))
         if released.size:
             self._learner.add(self._read_stored(released))
-        self._novelty_due = True
 
     def _account(self, index: Index, visits: Visits, replace: bool) -> None:
         """Add visits to what positions have."""
@@ -218,10 +204,12 @@ class LinearEngine:
         """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt."""
         old = self._map.published
         self._preparing = self.prepared = False
+        if old is not None and self._protection.pool.is_behind:
+            self._protection.pool.work(old)
         state = self._learner.state(first=old is None)
         if state is None:
             return None
-        if old is not None and not self._novelty_due and old.moved_by(state) <= self.config.move_tolerance:
+        if old is not None and not self._protection.novelty_due and old.moved_by(state) <= self.config.move_tolerance:
             self._angle = old.angle_deg(state)
             return None
         return self._publish(state)
@@ -243,35 +231,14 @@ class LinearEngine:
         self.revision += 1
         if old is not None:
             self._angle = subspace_angle_deg(old, published)
-        self._held.settle()
-        self._pool_novelties(published)
+        self._protection.adopt(published)
         return self._map.basis()
-
-    def _pool_novelties(self, published: Published) -> None:
-        """Make each group of held spectra one more eigenspectrum, so that denoising does not hide it."""
-        self._novelty_due = False
-        held = self._held.positions
-        held = held[self._map.store.complete(held) & (self.anomaly[held] > self.config.novelty_threshold)]
-        groups = self._held.groups(held, self.anomaly[held], _MAX_NOVELTIES)
-        members = np.concatenate([held[:0], *groups])
-        expected = self._map.expected(members)
-        residual = self._map.counts(members) - expected
-        floor = _VARIANCE_FLOOR * np.outer(self._map.exposure(members, self.noise), published.channel_variance)
-        variance = np.maximum(self.noise.row_variance(expected, self.visits[members, None], 1), floor)
-        spectra, scores, first = [], [], 0
-        for group in groups:
-            part = slice(first, first + group.size)
-            first += group.size
-            pooled, share = pooled_residual(residual[part], variance[part], self.noise.gain, self._windows.width)
-            spectra.append(pooled)
-            scores.append(share)
-        stack = np.stack(spectra) if spectra else np.zeros((0, self.n_channels), dtype=np.float32)
-        self._map.novelties = NoveltySpectra(stack, tuple(groups), tuple(scores))
 
     @property
     def wants_background(self) -> bool:
         """Whether `background` would do something."""
-        return self._preparing or self._map.sweeping or self._learner.wants_work
+        waits = self._map.published is not None and self._protection.pool.n_waiting > 0
+        return waits or self._preparing or self._map.sweeping or self._learner.wants_work
 
     def prepare(self) -> None:
         """Let `background` do most of what the next `promote` has to do; it is `prepared` when that is done."""
@@ -288,6 +255,8 @@ class LinearEngine:
         if self._preparing:
             self._preparing = self._learner.refine()
             self.prepared = not self._preparing
+            return True
+        if self._map.published is not None and self._protection.pool.work(self._map.published):
             return True
         visits = max(1.0, self._learner.n_seen / max(self._map.measured.size, 1))
         per_row = max(1.0, visits * self._learner.mean_values_per_row)
@@ -313,13 +282,13 @@ class LinearEngine:
         self._learner.measure_reach(self._map.store, stored, exposure)
         counted = self._learner.counted_moment(self._map.store, stored, exposure)
         for _ in range(_MAX_REFITS):
-            held = self._held.mask
+            held = self.held
             state = self._refit(stored[~(held | self._forgetting.outdated)[stored]], counted)
             if state is None:
                 break
             self._publish(state)
-            self._retest(stored, held)
-            if np.array_equal(held, self._held.mask):
+            self._retest(stored)
+            if np.array_equal(held, self.held):
                 break
         else:
             state = None
@@ -327,34 +296,16 @@ class LinearEngine:
             self._adopt(state, measured, self._version, None)
         return self._map.basis()
 
+    def _retest(self, stored: NDArray[np.int64]) -> None:
+        if self._map.published is not None:
+            guessed, rows = self._learner.noise_is_guessed, self._learner.rows_at_once
+            self._protection.retest(self._map.published, stored, guessed, rows)
+
     def _refit(self, teach: NDArray[np.int64], counted: CountedMoment | None) -> LearntState | None:
         exposure = self._map.exposure(teach, self.noise)
         if not (exposure > 0).any():
             return None
         return self._learner.refit(self._map.store, teach, exposure, counted)
-
-    def _retest(self, stored: NDArray[np.int64], held: NDArray[np.bool_]) -> None:
-        """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held."""
-        published = self._map.published
-        if published is None:
-            return
-        window = np.zeros(stored.size, dtype=np.int64)
-        exposure = self._map.exposure(stored, self.noise)
-        rows = self._learner.rows_at_once
-        for first in range(0, stored.size, rows):
-            part = slice(first, first + rows)
-            index = stored[part]
-            if (read := self._map.reproject(index)) is not None:
-                scores = published.shrinkage.apply(self._map.raw(index), exposure[part])
-                score, window[part] = published.test(read[0], scores, exposure[part], self.visits[index], None, read[1])
-                self.anomaly[index] = score
-        if self._learner.noise_is_guessed:
-            self.anomaly[stored] = self._null.correct(self.anomaly[stored], self.anomaly[stored])
-        alone = carriers(self._map.raw(stored), exposure, published.shrinkage, self.config.novelty_min)
-        novel = self.anomaly[stored] > self.config.novelty_threshold
-        novel[alone] = True
-        self._held.replace(stored[novel], window[novel])
-        self._held.release_crowds()
 
     def window(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> tuple[Float32, Float32]:
         """Denoised and raw counts (n,) of positions (all, if not given) in a half-open channel range.
@@ -391,7 +342,7 @@ class LinearEngine:
             return None
         # While spectra wait for it a few positions must do; the standard error says what they are worth.
         rows = self._learner.rows_at_once // (1 if self._finished else 8)
-        return error_of_map(self._map, self._held.mask | self._forgetting.outdated, rows)
+        return error_of_map(self._map, self.held | self._forgetting.outdated, rows)
 
     def state_summary(self) -> dict[str, Any]:
         """What the status shows: noise, counts a spectrum, kind of tracker, memory, errors, ranks."""

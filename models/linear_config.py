@@ -16,10 +16,8 @@ class LinearConfig:
     batch, min_batch : int
         Spectra that one update of the model takes where there is no idle time, and the fewest that idle time is used
         for.
-    anomaly_threshold : float
-        Anomaly score above which a spectrum is flagged; 10 to 11 is a false-alarm rate of about 2e-4.
-    novelty_threshold : float
-        Score from which on a flagged position gets an eigenspectrum of its own; higher, so that chance makes none.
+    false_alarm : float
+        A spectrum is flagged where chance gives an anomaly score as high as its own no more often than this.
     novelty_min : int
         Fewer like spectra than this are a novelty to report, not structure to learn.
     store_limit_bytes : int
@@ -37,8 +35,7 @@ class LinearConfig:
     max_rank: int = 24
     batch: int = 1024
     min_batch: int = 32
-    anomaly_threshold: float = 10.6
-    novelty_threshold: float = 14.0
+    false_alarm: float = 2e-4
     novelty_min: int = 10
     store_limit_bytes: int = 4 << 30
     bright_clip: float = 8.0

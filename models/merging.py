@@ -22,7 +22,7 @@ _ROWS = 4096
 
 def arrays_of(engine: LinearEngine) -> Arrays:
     """Everything that an engine learnt and counted: arrays of numbers by name."""
-    score_map, held = engine._map, engine._held
+    score_map, held = engine._map, engine._protection.held_back
     index = score_map.measured
     at_held = held.positions
     return {
@@ -30,6 +30,7 @@ def arrays_of(engine: LinearEngine) -> Arrays:
         "held": at_held,
         "held_window": held.window_of(at_held),
         "anomaly": engine.anomaly[index],
+        "p_value": engine.p_value[index],
         "outdated": engine._forgetting.outdated[index],
         "changes": np.array([engine.changes]),
         **_named(_LEARNT, engine._learner.learnt().arrays()),
@@ -59,10 +60,11 @@ def merge_into(engine: LinearEngine, arrays: Mapping[str, NDArray[Any]]) -> None
     score_map.merge(_below(_MAP, arrays))
     # The higher score of two visits: neither is later than the other.
     engine.anomaly[index] = np.fmax(engine.anomaly[index], arrays["anomaly"])
-    engine._held.hold(np.asarray(arrays["held"]), np.asarray(arrays["held_window"]))
+    engine.p_value[index] = np.fmin(engine.p_value[index], arrays["p_value"])
+    engine._protection.held_back.hold(np.asarray(arrays["held"]), np.asarray(arrays["held_window"]))
     engine._forgetting.outdated[index[fresh & arrays["outdated"]]] = True
     engine._forgetting.changes += int(arrays["changes"][0])
-    engine._novelty_due = True
+    engine._protection.novelty_due = True
     engine.revision += 1
     _publish(engine)
     _reconsider(engine)
@@ -83,7 +85,8 @@ def _publish(engine: LinearEngine) -> None:
 
 def _reconsider(engine: LinearEngine) -> None:
     """Test what is held back; what is no longer anomalous teaches."""
-    score_map, published, held = engine._map, engine._map.published, engine._held.positions
+    score_map, published, protection = engine._map, engine._map.published, engine._protection
+    held = protection.held_back.positions
     held = held[score_map.store.complete(held)]
     read = score_map.reproject(held)
     if published is None or read is None:
@@ -91,12 +94,14 @@ def _reconsider(engine: LinearEngine) -> None:
     exposure = score_map.exposure(held, engine.noise)
     scores = published.shrinkage.apply(score_map.raw(held), exposure)
     score = published.test(read[0], scores, exposure, score_map.visits[held], None, read[1])[0]
+    score = score / np.float32(protection.pool.dispersion)
     engine.anomaly[held] = np.fmin(engine.anomaly[held], score)
-    released = held[engine.anomaly[held] <= engine.config.anomaly_threshold]
+    engine.p_value[held] = np.fmax(engine.p_value[held], protection.pool.p_value(score, exposure))
+    released = held[engine.p_value[held] > engine.config.false_alarm]
     if released.size:
-        engine._held.release(released)
+        protection.held_back.release(released)
         engine._learner.add(engine._read_stored(released))
-        engine._novelty_due = True
+        engine._protection.novelty_due = True
 
 
 def _named(prefix: str, arrays: Arrays) -> Arrays:

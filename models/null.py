@@ -14,9 +14,9 @@ import numpy as np
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64
 
-_KEPT = 256
+_KEPT = 2048
 _DRAWS = 256
-_LEVELS = np.array([0.5, 0.75, 0.9])
+LEVELS = np.array([0.5, 0.75, 0.9])
 
 
 class EmpiricalNull:
@@ -35,19 +35,25 @@ class EmpiricalNull:
         windows = self._windows
         draws = np.random.default_rng(0).standard_normal((_DRAWS, windows.total_bins), dtype=np.float32)
         top = np.maximum(windows.sums(draws).max(axis=1), 0.0) ** 2 / (2.0 * windows.n_bins)
-        return np.asarray(np.quantile(top, _LEVELS), dtype=np.float64)
+        return np.asarray(np.quantile(top, LEVELS), dtype=np.float64)
 
-    def follow(self, score: Float32) -> Float32:
-        """Corrected scores (n,) of a block; it and the spectra before it, at least 256 if there were, are the bulk."""
+    def follow(self, score: Float32, expected: Float64 | None = None) -> Float32:
+        """Corrected scores (n,) of a block; it and the spectra before it, up to 2048, are the bulk."""
         recent = np.concatenate([self._recent, score])
         self._recent = recent[-_KEPT:]
-        return self.correct(score, recent[-max(_KEPT, score.size) :])
+        return self.correct(score, recent[-max(_KEPT, score.size) :], expected)
 
-    def correct(self, score: Float32, bulk: Float32) -> Float32:
-        """Scores (n,) with the location and spread of the `bulk` taken to those of white noise, never raised."""
+    def correct(self, score: Float32, bulk: Float32, expected: Float64 | None = None) -> Float32:
+        """Scores (n,) with the location and spread of the `bulk` taken to those of chance, never raised.
+
+        Parameters
+        ----------
+        expected : ndarray, (3,), optional
+            Median, upper quartile and upper decile of scores that chance gives; those in white noise if not given.
+        """
         if not bulk.size:
             return score
-        found, expected = _quantiles(bulk), self.expected
+        found, expected = _quantiles(bulk), self.expected if expected is None else expected
         spread = (found[1:] - found[0]) / np.maximum(expected[1:] - expected[0], 1e-6)
         scale = max(1.0, float(spread.max()))
         centre = max(float(found[0]), float(expected[0]))
@@ -58,4 +64,4 @@ class EmpiricalNull:
 def _quantiles(values: Float32) -> Float64:
     """The three levels, linearly interpolated (numpy's own takes ten times as long for a few hundred values)."""
     ranked = np.sort(values).astype(np.float64)
-    return np.asarray(np.interp(_LEVELS * (ranked.size - 1), np.arange(ranked.size), ranked))
+    return np.asarray(np.interp(LEVELS * (ranked.size - 1), np.arange(ranked.size), ranked))

@@ -107,7 +107,7 @@ def publish(
     if raw.shape[0]:
         mean_score = shrinkage.apply(raw, exposure).mean(axis=0, dtype=np.float64).astype(np.float32)
     basis = Basis(version, mean_score @ spectra, spectra, state.eigenvalues.astype(np.float32), state.edge)
-    test = ScanTest.build(windows, noise, spectra, state.total, state.exposure)
+    test = ScanTest.build(windows, noise, spectra, shrinkage, state.total, state.exposure)
     return Published(
         basis, state.scaling, state.scaling.projector(state.vectors), shrinkage, mean_score, test, state.n_spectra
     )

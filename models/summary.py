@@ -29,6 +29,7 @@ def summary_of(engine: LinearEngine) -> dict[str, Any]:
         "held_positions": int(np.count_nonzero(engine.held)),
         "changes": engine.changes,
         "smallest_visible_phase_px": smallest_visible_phase_px(engine.n_channels, n, 0.25 * exposure),
+        "dispersion": engine._protection.pool.dispersion,
         "ranks": published.rank_criteria() if published is not None else {},
         "live_error": None if error is None else error.told(),
     }

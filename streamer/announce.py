@@ -74,8 +74,7 @@ class Anomalies:
             "id": f"{self._series}/anomaly/{self.count}",
             "index": [position],
             "score": float(result.anomaly[row]),
-            # Chernoff's bound for each window and Bonferroni's over windows: never too small.
-            "p_value": float(min(1.0, engine.n_windows * np.exp(-float(result.anomaly[row])))),
+            "p_value": float(result.p_value[row]),
             "window": ends,
             "group": None,
             "candidates": candidates(self._technique, ends[0], ends[1], axis.units),

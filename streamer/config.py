@@ -86,10 +86,6 @@ class LinearSection(Section):
     min_batch: Annotated[int, Field(ge=1)] = Field(
         64, description="spectra that wait before idle time is used for an update of the model"
     )
-    anomaly_threshold: PositiveFloat = Field(
-        LinearConfig().anomaly_threshold,
-        description="scan log likelihood ratio above which a spectrum is flagged",
-    )
     forget: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="what the model has learnt counts this much at each new pass; 1 forgets nothing"
     )
@@ -98,17 +94,13 @@ class LinearSection(Section):
     )
     store_mib: Annotated[int, Field(ge=1)] = Field(4096, description="memory for stored counts, MiB")
 
-    def linear(self) -> LinearConfig:
-        """Return it as the engine takes it."""
-        return LinearConfig(
-            max_rank=self.max_rank,
-            batch=self.batch,
-            min_batch=self.min_batch,
-            anomaly_threshold=self.anomaly_threshold,
-            forget=self.forget,
-            reset_on_change=self.reset_on_change,
-            store_limit_bytes=self.store_mib << 20,
-        )
+
+class AnomalySection(Section):
+    """What counts as an anomaly."""
+
+    false_alarm: Annotated[float, Field(gt=0, le=0.1)] = Field(
+        LinearConfig().false_alarm, description="share of ordinary spectra that may be flagged by chance"
+    )
 
 
 class StepsSection(Section):
@@ -216,8 +208,21 @@ class PipelineConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     decisions: DecisionConfig = DecisionConfig()
     linear: LinearSection = LinearSection()
+    anomaly: AnomalySection = AnomalySection()
     steps: StepsByTechnique = StepsByTechnique()
     phases: PhaseSection = PhaseSection()
+
+    def engine(self) -> LinearConfig:
+        """Return what the linear engine takes."""
+        return LinearConfig(
+            max_rank=self.linear.max_rank,
+            batch=self.linear.batch,
+            min_batch=self.linear.min_batch,
+            forget=self.linear.forget,
+            reset_on_change=self.linear.reset_on_change,
+            store_limit_bytes=self.linear.store_mib << 20,
+            false_alarm=self.anomaly.false_alarm,
+        )
 
     @model_validator(mode="after")
     def _windows_are_ranges(self) -> Self:

@@ -38,7 +38,7 @@ def engine_of(
 
     Without preprocessing where the axis has no room for it: that is no reason to lose data.
     """
-    known = n_positions, config.linear.linear(), _model_noise(header.noise), axis
+    known = n_positions, config.engine(), _model_noise(header.noise), axis
     try:
         return make_engine(*known, config.steps.of(header.technique)), []
     except ValueError as error:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from streamer.config import PipelineConfig
 
-_CHANGEABLE = {"decisions": None, "linear": {"anomaly_threshold"}, "windows": None}
+_CHANGEABLE: dict[str, set[str] | None] = {"decisions": None, "anomaly": None, "windows": None}
 
 
 class RequestError(ValueError):

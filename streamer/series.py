@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -252,7 +251,7 @@ class Series:
     def configure(self, config: PipelineConfig) -> None:
         """Take changed settings."""
         self.config = config
-        self.engine.config = replace(self.engine.config, anomaly_threshold=config.linear.anomaly_threshold)
+        self.engine.configure(config.engine())
 
     def _ask(self, t_ns: int) -> list[Event]:
         if self._endpoint is None:

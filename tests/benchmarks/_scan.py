@@ -19,7 +19,7 @@ def engine_for(specimen: Specimen, noise: NoiseModel | None) -> LinearEngine:
     axis = specimen.axis
     step = float(axis.values[1] - axis.values[0])
     known = Axis(axis.name, axis.units, axis.size, float(axis.values[0]), step)
-    config = PipelineConfig().linear.linear()
+    config = PipelineConfig().engine()
     return LinearEngine(specimen.n_positions, axis.size, config, noise, known)
 
 

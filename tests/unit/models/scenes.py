@@ -65,3 +65,17 @@ def weighted_error(found: NDArray[Any], truth: Float) -> float:
     lit = truth.sum(axis=0) >= 1.0
     variance = truth.sum(axis=1, keepdims=True) * truth.sum(axis=0)[lit] / truth.sum()
     return float(((found[:, lit] - truth[:, lit]) ** 2 / variance).sum(axis=1).mean())
+
+
+def dead_time_counts(rng: np.random.Generator, expected: Float, dead: float) -> NDArray[np.int64]:
+    """Counts (n, D), on average `expected`, of a detector that is blind for a time after each count.
+
+    The detector is blind for the part `dead` of the time, and does not extend that by what it misses: waiting times are
+    exponential after a fixed pause, the number of counts scatters less than Poisson, and their channels are as ever.
+    """
+    total = expected.sum(axis=1)
+    most = int(2 * total.max() + 50)
+    pause = dead / total
+    waits = pause[:, None] + rng.exponential((1 - dead) / total[:, None], (len(total), most))
+    counted = (np.cumsum(waits, axis=1) - pause[:, None] < 1.0).sum(axis=1)
+    return np.asarray(rng.multinomial(counted, expected / total[:, None]), dtype=np.int64)

@@ -6,6 +6,7 @@ from scipy import sparse
 
 from models.anomaly import ScanTest, ScanWindows
 from models.noise import POISSON, NoiseModel
+from models.shrink import ScoreShrinkage
 from tests.unit.models.scenes import peak
 
 D = 512
@@ -20,7 +21,8 @@ def scan_of(mean: np.ndarray, noise: NoiseModel = POISSON) -> ScanTest:
     """The test of a model with one eigenspectrum, the mean, known from a million counts."""
     windows = ScanWindows.for_peaks(D, 12.0)
     spectra = mean[None, :].astype(np.float32)
-    return ScanTest.build(windows, noise, spectra, 1e6 * mean / mean.sum(), 1e6)
+    known = ScoreShrinkage(np.zeros(1), np.eye(1), np.zeros(1), np.ones(1), np.zeros(1), 0.0)
+    return ScanTest.build(windows, noise, spectra, known, 1e6 * mean / mean.sum(), 1e6)
 
 
 def scores_of(scan: ScanTest, counts: np.ndarray | sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:

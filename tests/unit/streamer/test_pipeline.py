@@ -418,7 +418,7 @@ def test_settings_are_read_and_changed() -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"decisions": {"mode": "maybe"}}, "decisions.mode"),
         ({"limits": {"positions": 1}}, "limits cannot be changed"),
-        ({"linear": {"max_rank": 3}}, "linear.max_rank cannot"),
+        ({"linear": {"max_rank": 3}}, "linear cannot be changed"),
         ({"windows": {"x": [3, 2]}}, "empty"),
     ]
     for wrong, text in refused:

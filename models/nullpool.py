@@ -1,0 +1,233 @@
+"""What anomaly scores chance gives: a pool of null spectra drawn from the model, tested like real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.anomaly import ScanWindows
+from models.base import Float32, Float64, as_dense
+from models.bootstrap import VARIANTS, draw_null
+from models.noise import NoiseModel
+from models.tail import NullTail
+from models.visits import Visits
+
+if TYPE_CHECKING:
+    from models.published import Published
+
+_ONE_IN = 64
+_MOST_WAITING = 64
+_POOL = 8192
+_ROWS = 4
+_REFIT = 256
+_VALUES = 1 << 18
+_PRIOR_WINDOWS = 800.0
+_REMEMBERED = 2048.0
+_SUSPECT = 1e-3
+_BIASED = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Spectra (n, D) as measured, of some visits (n,) each, with the backgrounds (n, D) that the model leaves out."""
+
+    spectra: Float32
+    visits: Float64
+    background: Float32 | None = None
+
+    def take(self, rows: NDArray[Any] | slice) -> Sample:
+        """Some of them."""
+        background = None if self.background is None else self.background[rows]
+        return Sample(self.spectra[rows], self.visits[rows], background)
+
+    def joined(self, other: Sample) -> Sample:
+        """Both."""
+        background = None
+        if self.background is not None and other.background is not None:
+            background = np.concatenate([self.background, other.background])
+        spectra = np.concatenate([self.spectra, other.spectra])
+        return Sample(spectra, np.concatenate([self.visits, other.visits]), background)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A sample under a published basis: shrunk scores (n, K) and exposures (n,)."""
+
+    sample: Sample
+    scores: Float32
+    exposure: Float64
+
+    def take(self, rows: NDArray[Any] | slice) -> _Fit:
+        """Some of them."""
+        return _Fit(self.sample.take(rows), self.scores[rows], self.exposure[rows])
+
+    def expected(self, published: Published) -> Float32:
+        """Expected spectra as measured (n, D), not negative."""
+        net = self.scores @ published.eigenspectra
+        gross = net if self.sample.background is None else net + self.sample.background
+        return np.asarray(np.maximum(gross, 0.0), dtype=np.float32)
+
+    def score(self, published: Published) -> Float32:
+        """Anomaly scores (n,)."""
+        sample = self.sample
+        known = self.scores, self.exposure, sample.visits, None, sample.background
+        return published.test(sample.spectra, *known)[0]
+
+    def unrest(self, published: Published) -> Float64:
+        """How much the windows of each scatter, (n,)."""
+        sample = self.sample
+        return published.test.unrest(sample.spectra, self.scores, self.exposure, sample.visits, sample.background)
+
+
+class NullPool:
+    """p-values of anomaly scores by a parametric bootstrap, and how much noisier the data are than the noise model.
+
+    One spectrum in 64 is kept. The model's expectation of it is taken for the truth, null spectra are drawn from that,
+    and each goes through projection, shrinkage and test as if it had been measured: what estimating its scores costs
+    is in the p-values. How much more (or less) residuals of real spectra scatter than those of drawn ones is the
+    dispersion; scores are divided by it. For a Poisson count n with expectation b, (n - b)^2 - n is four times the
+    product of the residuals of its two halves, averaged over all ways to split it by coin: the dispersion is what
+    thinned pairs show, without throwing coins.
+
+    Deterministic: draws are seeded by their running number.
+    """
+
+    def __init__(self, windows: ScanWindows) -> None:
+        self._windows = windows
+        self._waiting: Sample | None = None
+        self._slices = 0
+        self._forget(None)
+
+    def _forget(self, noise: NoiseModel | None) -> None:
+        """Begin anew for this noise."""
+        self._noise = noise
+        self._seen = 0
+        self._score: Float32 = np.zeros(0, dtype=np.float32)
+        self._weight: Float64 = np.zeros(0)
+        self._exposure: Float64 = np.zeros(0)
+        self._found = self._drawn = self._n_found = self._n_drawn = 0.0
+        self._tail: NullTail | None = None
+        self._fresh = 0
+        self.dispersion = 1.0
+
+    @property
+    def n_waiting(self) -> int:
+        """Spectra kept, of which nothing was drawn yet."""
+        return 0 if self._waiting is None else len(self._waiting.spectra)
+
+    @property
+    def n_drawn(self) -> int:
+        """Null spectra in the pool."""
+        return int(self._score.size)
+
+    def sample(self, visits: Visits) -> None:
+        """Keep one of 64 single visits, and of the first 64 each; none while there is enough to be done."""
+        n = visits.total.size
+        number = np.arange(self._seen, self._seen + n)
+        self._seen += n
+        rows = np.flatnonzero((number % _ONE_IN == 0) | (number < _ONE_IN))[: _MOST_WAITING - self.n_waiting]
+        if not rows.size:
+            return
+        spectra = np.asarray(as_dense(visits.block[rows]), dtype=np.float32)
+        background = None if visits.background is None else visits.background[rows]
+        kept = Sample(spectra if background is None else spectra + background, np.ones(rows.size), background)
+        self._waiting = kept if self._waiting is None else self._waiting.joined(kept)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether spectra pass that would have been kept."""
+        return self.n_waiting >= _MOST_WAITING
+
+    def work(self, published: Published) -> bool:
+        """Draw null spectra of some that were kept, about a millisecond; False where there are none."""
+        waiting, rows = self._waiting, self.rows_at_once
+        if waiting is None:
+            return False
+        self._waiting = waiting.take(slice(rows, None)) if self.n_waiting > rows else None
+        self.draw(published, waiting.take(slice(rows)))
+        return True
+
+    @property
+    def rows_at_once(self) -> int:
+        """Spectra whose null spectra take about a millisecond."""
+        return int(np.clip(_VALUES // (VARIANTS**2 * self._windows.n_channels), 1, _ROWS))
+
+    def draw(self, published: Published, sample: Sample, fitted: bool = False) -> None:
+        """Draw null spectra like these into the pool, and see how much more the real ones scatter.
+
+        Parameters
+        ----------
+        fitted : bool
+            Whether the basis was fitted on these spectra.
+        """
+        if published.test.noise != self._noise:
+            self._forget(published.test.noise)
+        dispersion = self.dispersion
+        real = _fit(published, sample, fitted)
+        real = real.take(self.p_value(real.score(published) / np.float32(dispersion), real.exposure) > _SUSPECT)
+        # What the model cannot express without counts below zero is nothing to draw from.
+        ideal = _fit(published, replace(real.sample, spectra=real.expected(published)))
+        real = real.take(ideal.score(published) < _BIASED)
+        if not real.exposure.size:
+            return
+        self._slices += 1
+        noise, rng = _dispersed(published.test.noise, dispersion), np.random.default_rng(self._slices)
+        draws = draw_null(real.expected(published), real.sample.visits, VARIANTS, self._windows, noise, rng)
+        drawn = _fit(published, replace(real.sample.take(draws.row), spectra=draws.spectra))
+        self._pool(drawn.score(published) / np.float32(dispersion), draws.weight, drawn.exposure)
+        plain = drawn.take(slice(None, None, VARIANTS))
+        self._compare(real.unrest(published), plain.unrest(published) / dispersion)
+
+    def _pool(self, score: Float32, weight: Float64, exposure: Float64) -> None:
+        self._score = np.concatenate([self._score, score])[-_POOL:]
+        self._weight = np.concatenate([self._weight, weight])[-_POOL:]
+        self._exposure = np.concatenate([self._exposure, exposure])[-_POOL:]
+        self._fresh += score.size
+
+    def _compare(self, found: Float64, drawn: Float64) -> None:
+        """Dispersion: unrest of real spectra over that of drawn ones, as if 800 windows had shown 1 before."""
+        fade = 0.5 if self._n_found > _REMEMBERED else 1.0
+        self._found = fade * self._found + float(found.sum())
+        self._drawn = fade * self._drawn + float(drawn.sum())
+        self._n_found = fade * self._n_found + found.size
+        self._n_drawn = fade * self._n_drawn + drawn.size
+        expected = self._drawn / self._n_drawn
+        if expected > 0:
+            prior = _PRIOR_WINDOWS * self._windows.n_bins / self._windows.n_windows
+            self.dispersion = (self._found + prior * expected) / ((self._n_found + prior) * expected)
+
+    def quantiles(self, levels: Float64) -> Float64 | None:
+        """Scores below which these shares of null spectra lie; None while there are too few."""
+        if self.n_drawn < _REFIT:
+            return None
+        order = np.argsort(self._score)
+        share = np.cumsum(self._weight[order])
+        at = np.minimum(np.searchsorted(share, levels * share[-1]), order.size - 1)
+        return np.asarray(self._score[order][at], dtype=np.float64)
+
+    def p_value(self, score: Float32, exposure: Float64) -> Float64:
+        """Chance (n,) that a null spectrum of this exposure has a score (over the dispersion) at least this high.
+
+        Before anything was drawn: Chernoff's bound for each window, Bonferroni's over windows.
+        """
+        if self._fresh >= _REFIT or (self._fresh and self._tail is None):
+            self._tail, self._fresh = NullTail.fit(self._score, self._weight, self._exposure), 0
+        if self._tail is None:
+            return np.asarray(np.minimum(1.0, self._windows.n_windows * np.exp(-score.astype(np.float64))))
+        return self._tail.p_value(score, exposure)
+
+
+def _fit(published: Published, sample: Sample, fitted: bool = False) -> _Fit:
+    spectra, noise = sample.spectra, published.test.noise
+    exposure = noise.row_variance(spectra.sum(axis=1, dtype=np.float64), sample.visits, spectra.shape[1])
+    raw = published.project(spectra if sample.background is None else spectra - sample.background)
+    return _Fit(sample, published.shrinkage.apply(raw, exposure, fitted=fitted), exposure)
+
+
+def _dispersed(noise: NoiseModel, dispersion: float) -> NoiseModel:
+    """The noise with its variance multiplied."""
+    gain, read = dispersion * noise.gain, float(np.sqrt(dispersion)) * noise.read_sigma
+    return replace(noise, gain=gain, read_sigma=read)
