@@ -14,7 +14,7 @@ import numpy as np
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64
 
-_KEPT = 2048
+_KEPT = 512
 _DRAWS = 256
 LEVELS = np.array([0.5, 0.75, 0.9])
 
@@ -38,7 +38,7 @@ class EmpiricalNull:
         return np.asarray(np.quantile(top, LEVELS), dtype=np.float64)
 
     def follow(self, score: Float32, expected: Float64 | None = None) -> Float32:
-        """Corrected scores (n,) of a block; it and the spectra before it, up to 2048, are the bulk."""
+        """Corrected scores (n,) of a block; it and the spectra before it, up to 512, are the bulk."""
         recent = np.concatenate([self._recent, score])
         self._recent = recent[-_KEPT:]
         return self.correct(score, recent[-max(_KEPT, score.size) :], expected)
