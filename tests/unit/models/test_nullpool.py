@@ -121,5 +121,7 @@ def test_false_alarms_of_the_engine(
             for _ in range(4):
                 engine.background()
     rate = np.concatenate(flags).mean()
-    assert rate == pytest.approx(1e-2, rel=0.45), "25 % beside four standard errors of the count and of the draws"
+    # 25 % beside four standard errors of the count and of the draws. What else the model is told wrong it has to learn
+    # first: with the variance 1.3 times as large it flags 1.1 to 1.5 times as many as it should after so few spectra.
+    assert 0.55e-2 < rate < (1.45e-2 if dispersion == 1.0 else 2e-2)
     assert engine.state_summary()["dispersion"] == pytest.approx(dispersion, rel=0.08)
