@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,19 @@ Float64 = NDArray[np.float64]
 Index = NDArray[np.uint32]
 Counts: TypeAlias = NDArray[Any] | sparse.csr_array
 """Spectra as they arrive, (n, D): dense of any numeric type, or CSR for list mode."""
+T = TypeVar("T")
+Pieces: TypeAlias = Generator[None, None, T]
+"""Work that is done in pieces of about half a millisecond, and then has a result."""
+
+
+def done(pieces: Pieces[T]) -> T:
+    """Do all pieces at once; their result."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 @runtime_checkable

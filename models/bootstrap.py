@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64
+from models.base import Float32, Float64, Pieces
 from models.kernels import scatter_events
 from models.noise import NoiseModel
 
@@ -52,8 +52,8 @@ def draw_null(
     windows: ScanWindows,
     noise: NoiseModel,
     rng: np.random.Generator,
-) -> Draws:
-    """Draw null spectra, 4 `per_row` of each expected one, of which every fourth is plain.
+) -> Pieces[Draws]:
+    """Draw null spectra in pieces, 4 `per_row` of each expected one, of which every fourth is plain.
 
     Parameters
     ----------
@@ -74,9 +74,11 @@ def draw_null(
     spectra *= np.float32(noise.gain)
     if noise.read_sigma > 0:
         spectra += np.sqrt(read2[base, None]).astype(np.float32) * rng.standard_normal(spectra.shape, dtype=np.float32)
+    yield
     spectra, row = np.repeat(spectra, VARIANTS, axis=0), np.repeat(base, VARIANTS)
     tilts = _tilts(quanta, read2, windows, noise.gain)
     _raise(spectra, quanta, read2, row, tilts, windows, noise.gain, rng)
+    yield
     weight = _weights(windows.sums(windows.bins(spectra)), tilts)
     spectra += fixed[row]
     return Draws(spectra, row, weight)

@@ -205,7 +205,7 @@ class LinearEngine:
         old = self._map.published
         self._preparing = self.prepared = False
         if old is not None and self._protection.pool.is_behind:
-            self._protection.pool.work(old)
+            self._protection.pool.catch_up(old)
         state = self._learner.state(first=old is None)
         if state is None:
             return None
@@ -237,7 +237,7 @@ class LinearEngine:
     @property
     def wants_background(self) -> bool:
         """Whether `background` would do something."""
-        waits = self._map.published is not None and self._protection.pool.n_waiting > 0
+        waits = self._map.published is not None and self._protection.pool.wants_work
         return waits or self._preparing or self._map.sweeping or self._learner.wants_work
 
     def prepare(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64, as_dense
+from models.base import Float32, Float64, Pieces, as_dense
 from models.bootstrap import VARIANTS, draw_null
 from models.noise import NoiseModel
 from models.tail import NullTail
@@ -23,7 +23,7 @@ _MOST_WAITING = 64
 _POOL = 8192
 _ROWS = 4
 _REFIT = 256
-_VALUES = 1 << 18
+_VALUES = 1 << 17
 _PRIOR_WINDOWS = 800.0
 _REMEMBERED = 2048.0
 _SUSPECT = 1e-3
@@ -98,6 +98,7 @@ class NullPool:
     def __init__(self, windows: ScanWindows) -> None:
         self._windows = windows
         self._waiting: Sample | None = None
+        self._job: Pieces[None] | None = None
         self._slices = 0
         self._forget(None)
 
@@ -141,21 +142,35 @@ class NullPool:
         """Whether spectra pass that would have been kept."""
         return self.n_waiting >= _MOST_WAITING
 
+    @property
+    def wants_work(self) -> bool:
+        """Whether `work` would do something."""
+        return self._job is not None or self._waiting is not None
+
     def work(self, published: Published) -> bool:
-        """Draw null spectra of some that were kept, about a millisecond; False where there are none."""
-        waiting, rows = self._waiting, self.rows_at_once
-        if waiting is None:
-            return False
-        self._waiting = waiting.take(slice(rows, None)) if self.n_waiting > rows else None
-        self.draw(published, waiting.take(slice(rows)))
+        """Do one piece of drawing null spectra like some that were kept; False where there are none."""
+        if self._job is None:
+            waiting, rows = self._waiting, self.rows_at_once
+            if waiting is None:
+                return False
+            self._waiting = waiting.take(slice(rows, None)) if self.n_waiting > rows else None
+            self._job = self.draw(published, waiting.take(slice(rows)))
+        if next(self._job, self) is self:
+            self._job = None
         return True
+
+    def catch_up(self, published: Published, times: int = 1) -> None:
+        """Draw at once like some of the spectra that were kept, as many as `work` takes for as many jobs."""
+        for _ in range(times):
+            while self.work(published) and self._job is not None:
+                pass
 
     @property
     def rows_at_once(self) -> int:
-        """Spectra whose null spectra take about a millisecond."""
+        """Spectra that null spectra are drawn like in one job, whose pieces take less than half a millisecond."""
         return int(np.clip(_VALUES // (VARIANTS**2 * self._windows.n_channels), 1, _ROWS))
 
-    def draw(self, published: Published, sample: Sample, fitted: bool = False) -> None:
+    def draw(self, published: Published, sample: Sample, fitted: bool = False) -> Pieces[None]:
         """Draw null spectra like these into the pool, and see how much more the real ones scatter.
 
         Parameters
@@ -175,11 +190,22 @@ class NullPool:
             return
         self._slices += 1
         noise, rng = _dispersed(published.test.noise, dispersion), np.random.default_rng(self._slices)
-        draws = draw_null(real.expected(published), real.sample.visits, VARIANTS, self._windows, noise, rng)
+        yield
+        expected, visits = real.expected(published), real.sample.visits
+        draws = yield from draw_null(expected, visits, VARIANTS, self._windows, noise, rng)
+        yield
         drawn = _fit(published, replace(real.sample.take(draws.row), spectra=draws.spectra))
-        self._pool(drawn.score(published) / np.float32(dispersion), draws.weight, drawn.exposure)
+        score = drawn.score(published) / np.float32(dispersion)
+        yield
+        self._pool(score, draws.weight, drawn.exposure)
         plain = drawn.take(slice(None, None, VARIANTS))
         self._compare(real.unrest(published), plain.unrest(published) / dispersion)
+        if self._fresh >= _REFIT:
+            yield
+            self._refit()
+
+    def _refit(self) -> None:
+        self._tail, self._fresh = NullTail.fit(self._score, self._weight, self._exposure), 0
 
     def _pool(self, score: Float32, weight: Float64, exposure: Float64) -> None:
         self._score = np.concatenate([self._score, score])[-_POOL:]
@@ -213,8 +239,8 @@ class NullPool:
 
         Before anything was drawn: Chernoff's bound for each window, Bonferroni's over windows.
         """
-        if self._fresh >= _REFIT or (self._fresh and self._tail is None):
-            self._tail, self._fresh = NullTail.fit(self._score, self._weight, self._exposure), 0
+        if self._fresh and self._tail is None:
+            self._refit()
         if self._tail is None:
             return np.asarray(np.minimum(1.0, self._windows.n_windows * np.exp(-score.astype(np.float64))))
         return self._tail.p_value(score, exposure)

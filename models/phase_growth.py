@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Float64
+from models.base import Float64, Pieces
 from models.composition import CompositionSpace
 from models.phase_mixture import (
     FAINTEST,
@@ -19,7 +19,6 @@ from models.phase_mixture import (
     Likelihood,
     Mixture,
     Pair,
-    Pieces,
     Sample,
     evaluate,
     excess,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Float32, Float64
+from models.base import Float32, Float64, Pieces
 from models.composition import CompositionSpace
 
-T = TypeVar("T")
 Pair: TypeAlias = tuple[int, int]
-Pieces: TypeAlias = Generator[None, None, T]
-"""Work that is done in pieces of about a millisecond, and then has a result."""
 FAINTEST = 1e-9
 _MOST_REST = 0.05
 _ROWS = 512

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64
+from models.base import Float32, Float64, Pieces, done
 from models.linear import LinearEngine
 from models.neighbours import neighbours
 from models.phase_growth import PhaseLimits, first_mixture, grown, with_phase
-from models.phase_mixture import Evaluation, Mixture, Pieces, Sample, evaluate, whitening
+from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, whitening
 from models.phase_sample import PhaseView, Positions, spread_out
 
 UNSEEN = -1
@@ -336,7 +336,7 @@ class Phases:
         if not positions.size:
             return
         sample = view.sample(positions)
-        found = _done(evaluate(self._mixture, sample, view.likelihood))
+        found = done(evaluate(self._mixture, sample, view.likelihood))
         dominant = found.dominant
         best = dominant.argmax(axis=0)
         self._mark(positions, np.array(self._ids)[best], dominant.max(axis=0), found.mixed)
@@ -381,13 +381,3 @@ class _Grid:
         beside, owner = neighbours(self.positions[rows], self.shape)
         there = (self.engine.visits[beside] > 0) & self.view.usable(beside)
         return self.view.sample(beside[there]), owner[there]
-
-
-def _done(pieces: Pieces[Evaluation]) -> Evaluation:
-    """Do all pieces at once."""
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            result: Evaluation = end.value
-            return result

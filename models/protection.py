@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64, Index
+from models.base import Float32, Float64, Index, done
 from models.linear_config import LinearConfig
 from models.novelty import HeldBack, NoveltySpectra, Positions, carriers, pooled_residual
 from models.null import LEVELS, EmpiricalNull
@@ -94,8 +94,7 @@ class Protection:
         """Take a new version: what it does not know is held again, and has an eigenspectrum of its own."""
         self.held_back.settle()
         if not self.pool.n_drawn:
-            for _ in range(_FIRST_DRAWS):
-                self.pool.work(published)
+            self.pool.catch_up(published, _FIRST_DRAWS)
         self._bulk = self.pool.quantiles(LEVELS)
         self._pool_novelties(published)
 
@@ -161,5 +160,5 @@ class Protection:
             background = self._map.store.background(index)
             counts = self._map.counts(index) if background is None else self._map.counts(index) + background
             visits = self._map.visits[index].astype(np.float64)
-            pool.draw(published, Sample(counts, visits, background), fitted=True)
+            done(pool.draw(published, Sample(counts, visits, background), fitted=True))
         return pool

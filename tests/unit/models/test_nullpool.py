@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.anomaly import ScanTest, ScanWindows
+from models.base import done
 from models.bootstrap import VARIANTS, draw_null
 from models.linear import LinearEngine
 from models.linear_config import LinearConfig
@@ -38,7 +39,7 @@ def test_weighted_draws_stand_for_plain_ones(noise: NoiseModel, counts: float) -
     mean, windows = mean_spectrum(counts), ScanWindows.for_peaks(D, 8.0)
     rng = np.random.default_rng(0)
     base = np.tile(mean + noise.offset, (16, 1)).astype(np.float32)
-    draws = draw_null(base, np.ones(16), 64, windows, noise, rng)
+    draws = done(draw_null(base, np.ones(16), 64, windows, noise, rng))
     assert draws.spectra.shape == (16 * 64 * VARIANTS, D)
     assert draws.weight.mean() == pytest.approx(1.0, abs=0.05)
     assert draws.weight.max() <= VARIANTS
