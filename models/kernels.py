@@ -73,7 +73,8 @@ def _ratio(n: float, b: float, spread: float, best: float) -> float:
     if over <= 0.0 or over * over <= 2.0 * (b + spread) * best:
         return 0.0
     away = 0.0
-    if spread > 0.0:
+    if spread * n * n > 0.02 * b * b:
+        # Else it would change the ratio by less than 0.01.
         half = 0.5 * (b - spread)
         better = half + np.sqrt(half * half + n * spread)
         away = 0.5 * (better - b) * (better - b) / spread
@@ -142,8 +143,8 @@ def scan_bins(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Largest Poisson likelihood ratio and its window, over all windows of `n_bins` bins.
 
-    The ratio is never above (n - b)^2 / 2 (b + spread): that is computed for all windows without a branch, and the
-    logarithm only where it could win.
+    The ratio is never above (n - b)^2 / 2b: that is computed for all windows without a branch, and the logarithm only
+    where it could win.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def scan_bins(
             b = max(expected[i, w], low * mean[w], np.float32(1e-9))
             over = max(found[w] - b, np.float32(0.0))
             least[w] = b
-            bound[w] = np.float32(0.5) * over * over / (b + low * spread[w])
+            bound[w] = np.float32(0.5) * over * over / b
         first = np.argmax(bound)
         best = _ratio(found[first], least[first], low * spread[first], 0.0)
         window[i] = first
@@ -216,6 +217,7 @@ def scan_sparse(
     bins = np.zeros(total_bins, np.float32)
     seen = np.full(model.shape[0], -1, np.int64)
     for i in range(n):
+        low = float(floor[i])
         for e in range(indptr[i], indptr[i + 1]):
             bins[channels[e] // step] += values[e]
         best = 0.0
@@ -231,8 +233,11 @@ def scan_sparse(
                 expected = 0.0
                 for k in range(scores.shape[1]):
                     expected += scores[i, k] * model[w, k]
-                expected = max(expected, floor[i] * mean[w], 1e-9)
-                ratio = _ratio(found, expected, floor[i] * spread[w], best)
+                expected = max(expected, low * mean[w], 1e-9)
+                over = found - expected
+                if over <= 0.0 or over * over <= 2.0 * (expected + low * spread[w]) * best:
+                    continue
+                ratio = _ratio(found, expected, low * spread[w], best)
                 if ratio > best:
                     best = ratio
                     window[i] = w
