@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64
-from models.kernels import bin_events, read_rows, scan_bins, scan_sparse
+from models.kernels import bin_events, read_rows
 from models.noise import NoiseModel
+from models.scan_kernels import scan_bins, scan_sparse
 from models.shrink import ScoreShrinkage
 
 _WIDTH_FWHM = 1.2

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces
-from models.kernels import scatter_events
 from models.noise import NoiseModel
+from models.scan_kernels import scatter_events
 
 VARIANTS = 4
 # To the higher one a window must be brighter; to the lower one, where chance also makes the model expect too little.

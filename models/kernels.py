@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from models.scan_kernels import scan_bins, scan_sparse, scatter_events
+
 
 @njit(cache=True, nogil=True)
 def _row_lengths(counts: NDArray[Any], words: NDArray[np.uint64], per_word: int) -> NDArray[np.int32]:
@@ -62,30 +64,6 @@ def nonzero_rows(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32],
     return values, channels, indptr
 
 
-@njit(cache=True, nogil=True)
-def _ratio(n: float, b: float, spread: float, best: float) -> float:
-    """n ln(n/c) - (n - c) + (c - b)^2 / 2 spread for n > b, least over c: b is known but for this variance.
-
-    Profile likelihood of a Poisson count over a Gaussian background (Rolke, Lopez and Conrad, Nucl. Instrum. Meth. A
-    551 (2005) 493). The logarithm is taken only where its bound (n - b)^2 / 2 (b + spread) beats `best`.
-    """
-    over = n - b
-    if over <= 0.0 or over * over <= 2.0 * (b + spread) * best:
-        return 0.0
-    away = 0.0
-    if spread * n * n > 0.02 * b * b:
-        # Else it would change the ratio by less than 0.01.
-        half = 0.5 * (b - spread)
-        better = half + np.sqrt(half * half + n * spread)
-        away = 0.5 * (better - b) * (better - b) / spread
-        b, over = better, n - better
-    x = over / b
-    if x < 0.01:
-        # By its series: for many counts the logarithm would lose everything in rounding.
-        return float(over * x * (0.5 - x * (1.0 / 6.0 - x / 12.0)) + away)
-    return float(n * np.log(n / b) - over + away)
-
-
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def read_rows(
     counts: NDArray[Any], step: int, total_bins: int
@@ -132,121 +110,6 @@ def bin_events(
     return bins
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
-def scan_bins(
-    bins: NDArray[np.float32],
-    n_bins: int,
-    expected: NDArray[np.float32],
-    floor: NDArray[np.float32],
-    mean: NDArray[np.float32],
-    spread: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Largest Poisson likelihood ratio and its window, over all windows of `n_bins` bins.
-
-    The ratio is never above (n - b)^2 / 2b: that is computed for all windows without a branch, and the logarithm only
-    where it could win.
-
-    Parameters
-    ----------
-    bins : ndarray of float32, (n, total_bins)
-        Counts.
-    expected : ndarray of float32, (n, n_windows)
-        What the model expects in each window, at least `floor` (n,) times `mean` (n_windows,).
-    spread : ndarray of float32, (n_windows,)
-        Variance of what is expected, for unit floor.
-    """
-    n, n_windows = expected.shape
-    score = np.zeros(n, np.float32)
-    window = np.zeros(n, np.int64)
-    found = np.zeros(n_windows, np.float32)
-    least = np.zeros(n_windows, np.float32)
-    bound = np.zeros(n_windows, np.float32)
-    for i in range(n):
-        found[:] = 0.0
-        for k in range(n_bins):
-            for w in range(n_windows):
-                found[w] += bins[i, w + k]
-        low = floor[i]
-        for w in range(n_windows):
-            b = max(expected[i, w], low * mean[w], np.float32(1e-9))
-            over = max(found[w] - b, np.float32(0.0))
-            least[w] = b
-            bound[w] = np.float32(0.5) * over * over / b
-        first = np.argmax(bound)
-        best = _ratio(found[first], least[first], low * spread[first], 0.0)
-        window[i] = first
-        for w in range(n_windows):
-            if bound[w] > best:
-                ratio = _ratio(found[w], least[w], low * spread[w], best)
-                if ratio > best:
-                    best = ratio
-                    window[i] = w
-        score[i] = best
-    return score, window
-
-
-@njit(cache=True, nogil=True)
-def scan_sparse(
-    values: NDArray[np.float32],
-    channels: NDArray[np.int32],
-    indptr: NDArray[np.int32],
-    shape: tuple[int, int, int],
-    scores: NDArray[np.float32],
-    model: NDArray[np.float32],
-    floor: NDArray[np.float32],
-    mean: NDArray[np.float32],
-    spread: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The same from CSR spectra: only windows that hold counts are looked at.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Channels a bin, bins a window, bins in all.
-    scores, model : ndarray of float32, (n, K) and (n_windows, K)
-        Their product is expected in the windows.
-    floor, mean : ndarray of float32, (n,) and (n_windows,)
-        Their outer product is the least that is expected.
-    spread : ndarray of float32, (n_windows,)
-        Variance of what is expected, for unit floor.
-    """
-    step, n_bins, total_bins = shape
-    n = scores.shape[0]
-    score = np.zeros(n, np.float32)
-    window = np.zeros(n, np.int64)
-    bins = np.zeros(total_bins, np.float32)
-    seen = np.full(model.shape[0], -1, np.int64)
-    for i in range(n):
-        low = float(floor[i])
-        for e in range(indptr[i], indptr[i + 1]):
-            bins[channels[e] // step] += values[e]
-        best = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            t = channels[e] // step
-            for w in range(max(0, t - n_bins + 1), min(t + 1, model.shape[0])):
-                if seen[w] == i:
-                    continue
-                seen[w] = i
-                found = 0.0
-                for k in range(w, w + n_bins):
-                    found += bins[k]
-                expected = 0.0
-                for k in range(scores.shape[1]):
-                    expected += scores[i, k] * model[w, k]
-                expected = max(expected, low * mean[w], 1e-9)
-                over = found - expected
-                if over <= 0.0 or over * over <= 2.0 * (expected + low * spread[w]) * best:
-                    continue
-                ratio = _ratio(found, expected, low * spread[w], best)
-                if ratio > best:
-                    best = ratio
-                    window[i] = w
-        for e in range(indptr[i], indptr[i + 1]):
-            bins[channels[e] // step] = 0.0
-        score[i] = best
-    return score, window
-
-
 @njit(cache=True, nogil=True)
 def _by_channel(
     values: NDArray[np.float32], channels: NDArray[np.uint32], indptr: NDArray[np.uint32], n_channels: int
@@ -267,40 +130,6 @@ def _by_channel(
             row[k] = np.uint32(i)
             value[k] = values[e]
     return start, row, value
-
-
-@njit(cache=True, nogil=True)
-def scatter_events(
-    steps: NDArray[np.float64], base: NDArray[np.int64], totals: NDArray[np.int64], place: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Spectra (n, D) of events that fall into channels by chance.
-
-    Parameters
-    ----------
-    steps : ndarray of float64, (m, D)
-        Running sums of rates over channels.
-    base, totals : ndarray of int64, (n,)
-        Rates that a spectrum follows, and its number of events.
-    place : ndarray of float32, (totals.sum(),)
-        Uniform in [0, 1): where each event falls.
-    """
-    size = steps.shape[1]
-    out = np.zeros((base.shape[0], size), np.float32)
-    at = 0
-    for i in range(base.shape[0]):
-        row = steps[base[i]]
-        for _ in range(totals[i]):
-            wanted = np.float64(place[at]) * row[size - 1]
-            at += 1
-            low, high = 0, size - 1
-            while low < high:
-                middle = (low + high) // 2
-                if row[middle] > wanted:
-                    high = middle
-                else:
-                    low = middle + 1
-            out[i, low] += np.float32(1.0)
-    return out
 
 
 @njit(cache=True, nogil=True)
@@ -392,9 +221,10 @@ def warm_up(types: Iterable[str] = ("uint8", "uint16", "uint32", "float32")) -> 
     channels, indptr = np.zeros(1, np.int32), np.array([0, 1], np.int32)
     bin_events(one, channels, indptr, 1, 8)
     scan_sparse(one, channels, indptr, (1, 1, 8), bins[:, :1].copy(), bins.T.copy(), one, bins[0], bins[0])
+    scatter_events(np.ones((1, 8)), np.zeros(1, np.int64), np.zeros(1, np.int64), one)
     add_pairs(one, channels.view(np.uint32), indptr.astype(np.uint32), np.ones(1), np.zeros((8, 8), np.float32))
     zero, index = np.zeros(1, np.int64), np.zeros(1, np.int32)
     for stored in ("uint8", "uint16", "uint32", "float32"):
         copy_ranges(np.ones(1, np.dtype(stored)), zero, zero, zero, one)
     copy_ranges(np.ones(1, np.uint16), zero, zero, zero, index)
-    scatter_events(np.ones((1, 8)), np.zeros(1, np.int64), np.zeros(1, np.int64), one)
+    group_starts(np.ones(8), 1.0)
