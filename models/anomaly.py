@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64
+from models.blocks import event_parts
 from models.kernels import bin_events, read_rows
 from models.noise import NoiseModel
 from models.scan_kernels import scan_bins, scan_sparse
@@ -68,8 +69,7 @@ class ScanWindows:
     def bins(self, spectra: Counts) -> Float32:
         """Bin sums (n, total_bins) of spectra (n, D)."""
         if isinstance(spectra, sparse.csr_array):
-            parts = (spectra.data, spectra.indices, spectra.indptr)
-            return bin_events(*parts, self.step, self.total_bins)
+            return bin_events(*event_parts(spectra), self.step, self.total_bins)
         return read_rows(spectra, self.step, self.total_bins)[3]
 
     def sums(self, bins: Float32) -> Float32:
@@ -154,7 +154,7 @@ class ScanTest:
         counting = self.noise.is_poisson and background is None
         if counting and isinstance(spectra, sparse.csr_array) and _are_few(spectra):
             shape = (windows.step, windows.n_bins, windows.total_bins)
-            parts = (spectra.data, spectra.indices, spectra.indptr)
+            parts = event_parts(spectra)
             score, window = scan_sparse(*parts, shape, scores, self.model, floor, self.mean, self._spread(exposure))
             return score, window
         found, expected = self._quanta(spectra, scores, visits, bins, background)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Float32, Float64, as_dense
@@ -25,6 +26,11 @@ def weighted_sum(blocks: list[Block], squared: Float64) -> Float64:
 def as_csr(block: Block) -> sparse.csr_array:
     """A block as CSR."""
     return block if isinstance(block, sparse.csr_array) else sparse.csr_array(block)
+
+
+def event_parts(block: sparse.csr_array) -> tuple[Float32, NDArray[np.uint32], NDArray[np.uint32]]:
+    """Values, channels and row pointer of CSR spectra in float32, as compiled loops take them."""
+    return block.data, block.indices.astype(np.uint32), block.indptr.astype(np.uint32)
 
 
 def gathered(blocks: list[Block]) -> list[Block]:

@@ -97,8 +97,8 @@ def read_rows(
 @njit(cache=True, nogil=True)
 def bin_events(
     values: NDArray[np.float32],
-    channels: NDArray[np.int32],
-    indptr: NDArray[np.int32],
+    channels: NDArray[np.uint32],
+    indptr: NDArray[np.uint32],
     step: int,
     total_bins: int,
 ) -> NDArray[np.float32]:
@@ -218,11 +218,11 @@ def warm_up(types: Iterable[str] = ("uint8", "uint16", "uint32", "float32")) -> 
         nonzero_rows(counts)
         _, _, _, bins = read_rows(counts, 1, 8)
         scan_bins(bins, 1, bins, one, bins[0], bins[0])
-    channels, indptr = np.zeros(1, np.int32), np.array([0, 1], np.int32)
+    channels, indptr = np.zeros(1, np.uint32), np.array([0, 1], np.uint32)
     bin_events(one, channels, indptr, 1, 8)
     scan_sparse(one, channels, indptr, (1, 1, 8), bins[:, :1].copy(), bins.T.copy(), one, bins[0], bins[0])
     scatter_events(np.ones((1, 8)), np.zeros(1, np.int64), np.zeros(1, np.int64), one)
-    add_pairs(one, channels.view(np.uint32), indptr.astype(np.uint32), np.ones(1), np.zeros((8, 8), np.float32))
+    add_pairs(one, channels, indptr, np.ones(1), np.zeros((8, 8), np.float32))
     zero, index = np.zeros(1, np.int64), np.zeros(1, np.int32)
     for stored in ("uint8", "uint16", "uint32", "float32"):
         copy_ranges(np.ones(1, np.dtype(stored)), zero, zero, zero, one)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Float32, Float64
+from models.blocks import event_parts
 from models.kernels import add_pairs
 from models.pca import orthonormal
 from models.preprocess import Scaling
@@ -80,8 +81,7 @@ class Moments:
 
     def add(self, counts: sparse.csr_array, squared_weight: Float64) -> None:
         """Add CSR spectra (n, D) in float32 with squared weights (n,)."""
-        channels, indptr = counts.indices.astype(np.uint32), counts.indptr.astype(np.uint32)
-        add_pairs(counts.data, channels, indptr, squared_weight, self._half)
+        add_pairs(*event_parts(counts), squared_weight, self._half)
         self.n_rows += counts.shape[0]
         self.squares += counts.shape[0]
 

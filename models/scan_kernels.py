@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+_FEW = 6
+
 
 @njit(cache=True, nogil=True)
 def _ratio(n: float, b: float, spread: float, best: float) -> float:
@@ -85,10 +87,29 @@ def scan_bins(
 
 
 @njit(cache=True, nogil=True)
+def _fill_windows(
+    values: NDArray[np.float32],
+    bins: NDArray[np.uint32],
+    wide: np.uint32,
+    held: NDArray[np.float32],
+    touched: NDArray[np.uint32],
+) -> np.uint32:
+    """Add events to each of the `wide` windows that hold their bins; say how many were empty, and which."""
+    n_touched = np.uint32(0)
+    for e in range(bins.shape[0]):
+        for u in range(bins[e], bins[e] + wide):
+            if held[u] == 0:
+                touched[n_touched] = u
+                n_touched += np.uint32(1)
+            held[u] += values[e]
+    return n_touched
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
 def scan_sparse(
     values: NDArray[np.float32],
-    channels: NDArray[np.int32],
-    indptr: NDArray[np.int32],
+    channels: NDArray[np.uint32],
+    indptr: NDArray[np.uint32],
     shape: tuple[int, int, int],
     scores: NDArray[np.float32],
     model: NDArray[np.float32],
@@ -97,6 +118,9 @@ def scan_sparse(
     spread: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The same from CSR spectra: only windows that hold counts are looked at.
+
+    n ln(n/b) - (n - b) is below the best ratio so far where b is over n exp(-best / n). For few counts, which nearly
+    all windows have, that is known beforehand, and often the least that is expected is already more.
 
     Parameters
     ----------
@@ -110,38 +134,50 @@ def scan_sparse(
         Variance of what is expected, for unit floor.
     """
     step, n_bins, total_bins = shape
-    n = scores.shape[0]
+    n, n_windows = scores.shape[0], model.shape[0]
     score = np.zeros(n, np.float32)
     window = np.zeros(n, np.int64)
-    bins = np.zeros(total_bins, np.float32)
-    seen = np.full(model.shape[0], -1, np.int64)
+    bin_of = (channels // np.uint32(step)).astype(np.uint32)
+    # A bin lies in `n_bins` windows; the first ones of the first bins begin before the spectrum.
+    held = np.zeros(total_bins + n_bins, np.float32)
+    touched = np.zeros(np.int64(np.diff(indptr).max()) * n_bins, np.uint32)
+    wide, one = np.uint32(n_bins), np.uint32(1)
+    enough = np.zeros(_FEW, np.float64)
     for i in range(n):
-        low = float(floor[i])
-        for e in range(indptr[i], indptr[i + 1]):
-            bins[channels[e] // step] += values[e]
+        low = floor[i]
+        these = slice(indptr[i], indptr[i + 1])
+        n_touched = _fill_windows(values[these], bin_of[these], wide, held, touched)
         best = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            t = channels[e] // step
-            for w in range(max(0, t - n_bins + 1), min(t + 1, model.shape[0])):
-                if seen[w] == i:
-                    continue
-                seen[w] = i
-                found = 0.0
-                for k in range(w, w + n_bins):
-                    found += bins[k]
-                expected = 0.0
-                for k in range(scores.shape[1]):
-                    expected += scores[i, k] * model[w, k]
-                expected = max(expected, low * mean[w], 1e-9)
-                over = found - expected
-                if over <= 0.0 or over * over <= 2.0 * (expected + low * spread[w]) * best:
-                    continue
-                ratio = _ratio(found, expected, low * spread[w], best)
-                if ratio > best:
-                    best = ratio
-                    window[i] = w
-        for e in range(indptr[i], indptr[i + 1]):
-            bins[channels[e] // step] = 0.0
+        enough[:] = np.inf
+        for q in range(n_touched):
+            u = touched[q]
+            found = held[u]
+            held[u] = 0.0
+            if u + one < wide or u + one - wide >= n_windows:
+                continue
+            w = u + one - wide
+            limit = np.inf
+            few = np.int64(found)
+            if 0 < few < _FEW and few == found:
+                if enough[few] < 0.0:
+                    enough[few] = few * np.exp(-best / few)
+                limit = enough[few]
+            expected = max(np.float64(low * mean[w]), 1e-9)
+            if expected >= limit:
+                continue
+            modelled = np.float32(0.0)
+            for k in range(scores.shape[1]):
+                modelled += scores[i, k] * model[w, k]
+            expected = max(expected, np.float64(modelled))
+            over = found - expected
+            spread_here = np.float64(low * spread[w])
+            if expected >= limit or over <= 0.0 or over * over <= 2.0 * (expected + spread_here) * best:
+                continue
+            larger = _ratio(found, expected, spread_here, best)
+            if larger > best:
+                best = larger
+                window[i] = w
+                enough[:] = -1.0
         score[i] = best
     return score, window
 

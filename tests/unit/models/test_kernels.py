@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from models.blocks import event_parts
 from models.kernels import add_pairs, bin_events, nonzero_rows, read_rows, warm_up
 from models.moments import Moments
 from models.noise import POISSON
@@ -30,7 +31,7 @@ def test_read_rows(step: int) -> None:
     assert np.array_equal(column, counts.sum(axis=0))
     assert np.array_equal(bins, np.add.reduceat(counts, np.arange(0, 50, step), axis=1))
     csr = sparse.csr_array(counts.astype(np.float32))
-    assert np.array_equal(bin_events(csr.data, csr.indices, csr.indptr, step, n_bins), bins)
+    assert np.array_equal(bin_events(*event_parts(csr), step, n_bins), bins)
 
 
 def test_pairs_sum_to_the_moment_also_for_repeated_channels() -> None:
