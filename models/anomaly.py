@@ -24,7 +24,8 @@ from models.noise import NoiseModel
 from models.scan_kernels import scan_bins, scan_sparse
 from models.shrink import ScoreShrinkage
 
-_WIDTH_FWHM = 1.2
+PEAK_WIDTHS = 1.2
+"""Width of a window over that of a peak."""
 _STEPS = 4
 _FLOOR = 0.1
 _FEW_VALUES = 48
@@ -42,7 +43,7 @@ class ScanWindows:
     @classmethod
     def for_peaks(cls, n_channels: int, fwhm_channels: float) -> ScanWindows:
         """Windows of about 1.2 FWHM, moved by a quarter of that."""
-        width = min(max(1, round(_WIDTH_FWHM * fwhm_channels)), n_channels)
+        width = min(max(1, round(PEAK_WIDTHS * fwhm_channels)), n_channels)
         step = max(1, round(width / _STEPS))
         return cls(n_channels, step, max(1, min(round(width / step), -(-n_channels // step))))
 

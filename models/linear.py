@@ -13,6 +13,7 @@ from models.anomaly import ScanWindows
 from models.axis import Axis
 from models.base import Basis, BatchResult, Counts, Float32, Float64, Index
 from models.forgetting import Forgetting
+from models.grouping import Group, is_spike
 from models.learner import Learner, LearntState
 from models.learnt import Arrays
 from models.linear_config import LinearConfig
@@ -66,6 +67,7 @@ class LinearEngine:
         self._angle = float("nan")
         self._preparing = self.prepared = self._finished = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
+        self._cleared: list[NDArray[np.int64]] = []
         self.n_positions, self.n_channels = n_positions, n_channels
 
     @property
@@ -112,6 +114,38 @@ class LinearEngine:
     def p_value(self) -> Float64:
         """How often chance gives such a score, (P,)."""
         return self._protection.p_value
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Flagged positions that are alike, and accepted features, with eigenspectra of their own."""
+        return self._protection.groups
+
+    def accept(self, group: Group) -> int:
+        """Know one of `groups` from now on: it teaches, and spectra that it explains are not flagged; its number."""
+        if self._map.published is None:
+            raise ValueError("there are no groups before there is a model")
+        number, positions = self._protection.accept(self._map.published, group)
+        if positions.size:
+            self._learner.add(self._read_stored(positions))
+        return number
+
+    def window_of(self, group: Group) -> tuple[int, int]:
+        """Half-open channel range in which a group stands out most."""
+        lo, hi = self._windows.ranges(np.array([group.window]))[0]
+        return int(lo), int(hi)
+
+    def shows_spike(self, spectrum: Float32, expected: Float32) -> bool:
+        """Whether what a spectrum (D,) has beyond what was expected is narrower than any line can be."""
+        basis = self.basis
+        return basis is not None and is_spike(spectrum, expected, self.noise, basis.mean, self._windows.width)
+
+    def accepted(self, number: int) -> NDArray[np.int64]:
+        """Positions that have the accepted feature of this number, rising."""
+        return self._protection.accepted.positions(number)
+
+    def dismiss(self, positions: NDArray[np.int64]) -> None:
+        """Take positions for defects: they do not teach, and are no group."""
+        self._protection.dismiss(positions)
 
     @property
     def scores(self) -> Float32:
@@ -212,7 +246,22 @@ class LinearEngine:
         if old is not None and not self._protection.novelty_due and old.moved_by(state) <= self.config.move_tolerance:
             self._angle = old.angle_deg(state)
             return None
-        return self._publish(state)
+        basis = self._publish(state)
+        self._review()
+        return basis
+
+    def _review(self) -> None:
+        """Let what the new version explains teach after all."""
+        if self._map.published is not None and not self._learner.noise_is_guessed:
+            cleared = self._protection.review(self._map.published)
+            if cleared.size:
+                self._learner.add(self._read_stored(cleared))
+                self._cleared.append(cleared)
+
+    def take_cleared(self) -> NDArray[np.int64]:
+        """Positions that were found to be no anomalies since this was asked last."""
+        cleared, self._cleared = self._cleared, []
+        return np.unique(np.concatenate(cleared)) if cleared else np.zeros(0, dtype=np.int64)
 
     def _publish(self, state: LearntState) -> Basis:
         """Make a state the published version, with every stored score re-expressed."""
@@ -237,7 +286,7 @@ class LinearEngine:
     @property
     def wants_background(self) -> bool:
         """Whether `background` would do something."""
-        waits = self._map.published is not None and self._protection.pool.wants_work
+        waits = self._map.published is not None and self._protection.wants_work
         return waits or self._preparing or self._map.sweeping or self._learner.wants_work
 
     def prepare(self) -> None:
@@ -256,7 +305,7 @@ class LinearEngine:
             self._preparing = self._learner.refine()
             self.prepared = not self._preparing
             return True
-        if self._map.published is not None and self._protection.pool.work(self._map.published):
+        if self._map.published is not None and self._protection.work(self._map.published):
             return True
         visits = max(1.0, self._learner.n_seen / max(self._map.measured.size, 1))
         per_row = max(1.0, visits * self._learner.mean_values_per_row)

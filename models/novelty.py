@@ -31,6 +31,7 @@ class HeldBack:
         self._windows, self._min = windows, novelty_min
         self._window = np.full(n_positions, -1, dtype=np.int32)
         self._open = np.zeros(windows.n_windows, dtype=np.bool_)
+        self._barred = self._open.copy()
 
     @property
     def positions(self) -> Positions:
@@ -57,6 +58,7 @@ class HeldBack:
         held = self.positions
         if held.size < self._min:
             return held[:0]
+        held = held[~self._barred[self._window[held]]]
         crowd = _near(np.bincount(self._window[held], minlength=self._open.size), self._windows.n_bins) >= self._min
         released = held[crowd[self._window[held]]]
         self._window[released] = -1
@@ -67,6 +69,10 @@ class HeldBack:
         """Hold these positions no more."""
         self._window[positions] = -1
 
+    def bar(self, window: NDArray[np.int64]) -> None:
+        """Never release what was flagged in these windows: a defect is no structure, however many positions have it."""
+        self._barred[window] = True
+
     def settle(self) -> None:
         """A new basis is out: what it still does not know is held back again."""
         self._open[:] = False
@@ -75,16 +81,6 @@ class HeldBack:
         """Hold exactly these positions."""
         self._window[:] = -1
         self._window[positions] = window
-
-    def groups(self, positions: Positions, score: Float32, most: int) -> list[Positions]:
-        """Held positions in groups of overlapping windows, at most `most`, those of the highest score (n,)."""
-        if not positions.size:
-            return []
-        window = self._window[positions]
-        order = np.argsort(window, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(window[order]) >= self._windows.n_bins) + 1)
-        parts.sort(key=lambda part: -float(score[part].max()))
-        return [np.sort(positions[part]) for part in parts[:most]]
 
 
 def _near(counts: NDArray[np.int64], reach: int) -> NDArray[np.int64]:

@@ -136,11 +136,21 @@ class Phases:
         if not positions.size:
             raise ValueError(f"phase {name!r}: none of its positions has been measured")
         number, self._next_id = self._next_id, self._next_id + 1
-        self._names[number], self._seeds[number] = name, positions
+        self._names[number] = name
+        self._pin(number, positions)
+        return number
+
+    def join(self, number: int, positions: Positions) -> None:
+        """Let further positions be of a seeded phase."""
+        positions = positions[(self._engine.visits[positions] > 0) & (self._pinned[positions] != number)]
+        if positions.size:
+            self._pin(number, positions)
+
+    def _pin(self, number: int, positions: Positions) -> None:
+        self._seeds[number] = np.union1d(self._seeds.get(number, positions), positions)
         self._pinned[positions] = self.label[positions] = number
         self.confidence[positions], self.mixed[positions] = 1.0, 0.0
         self._job, self._learnt_at = None, 0
-        return number
 
     # Work
 

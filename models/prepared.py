@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, as_dense
+from models.grouping import Group
 from models.learnt import Arrays
 from models.linear import LinearEngine
 from models.linear_config import LinearConfig
@@ -193,6 +194,11 @@ class PreparedEngine(LinearEngine):
         at = np.array([index])
         raw = np.asarray(as_dense(self._raw(at))[0], dtype=np.float32)
         return raw, self.denoise(at)[0], self._published(at, self._map.expected(at))[0]
+
+    def window_of(self, group: Group) -> tuple[int, int]:
+        """As `LinearEngine.window_of`, in the sender's channels."""
+        lo, hi = self._layout.ranges(np.array([super().window_of(group)]))[0]
+        return int(lo), int(hi)
 
     def _raw(self, index: NDArray[Any]) -> Counts:
         """Raw counts (n, D) of positions."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.accepted import Accepted
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64, Index, done
+from models.base import Float32, Float64, Index, as_dense, done
+from models.grouping import Group, Residuals, find_groups, group_of
 from models.linear_config import LinearConfig
-from models.novelty import HeldBack, NoveltySpectra, Positions, carriers, pooled_residual
+from models.novelty import HeldBack, NoveltySpectra, Positions, carriers
 from models.null import LEVELS, EmpiricalNull
 from models.nullpool import NullPool, Sample
 from models.published import Published
 from models.scoremap import ScoreMap
 from models.visits import Visits
 
+ENOUGH = 25.0
+"""Log likelihood ratio of a group's pooled counts from which on it may be a phase."""
 _MAX_NOVELTIES = 16
+_MOST_GROUPED, _MOST_EXPLAINED = 256, 64
+_SWEEP_VALUES, _REVIEWED = 1 << 15, 32
 _VARIANCE_FLOOR = 0.1
 _CHANCE = 0.05
 _FIRST_DRAWS, _FINAL_ROWS = 16, 128
@@ -25,17 +31,19 @@ _FIRST_DRAWS, _FINAL_ROWS = 16, 128
 
 @dataclass(frozen=True)
 class Tested:
-    """Raw scores (n, K) of single visits, their anomaly scores (n,), p-values and windows."""
+    """Raw scores (n, K) of single visits, their anomaly scores (n,), p-values, windows, accepted features (or -1)."""
 
     raw: Float32
     score: Float32
     p_value: Float64
     window: NDArray[np.int64]
+    feature: NDArray[np.int64]
 
     @classmethod
     def nothing(cls, n: int) -> Tested:
         """Before there is a basis."""
-        return cls(np.zeros((n, 0), np.float32), np.zeros(n, np.float32), np.ones(n), np.zeros(n, np.int64))
+        nowhere = np.zeros(n, np.int64)
+        return cls(np.zeros((n, 0), np.float32), np.zeros(n, np.float32), np.ones(n), nowhere, nowhere - 1)
 
 
 class Protection:
@@ -56,7 +64,11 @@ class Protection:
         self.score: Float32 = np.full(n, np.nan, dtype=np.float32)
         self.p_value: Float64 = np.full(n, np.nan)
         self.novelty_due = False
+        self.groups: tuple[Group, ...] = ()
+        self.accepted = Accepted(n, positions.n_channels)
+        self._dismissed = np.zeros(n, dtype=np.bool_)
         self._bulk: Float64 | None = None
+        self._reviewed = 0
 
     @property
     def held(self) -> NDArray[np.bool_]:
@@ -76,11 +88,38 @@ class Protection:
         score = score / np.float32(self.pool.dispersion)
         if guessed:
             score = self._null.follow(score, self._bulk)
-        return Tested(raw, score, self.pool.p_value(score, exposure), window)
+        tested = Tested(raw, score, self.pool.p_value(score, exposure), window, np.full(len(raw), -1))
+        if len(self.accepted):
+            self._explain(published, visits, scores, exposure, tested)
+        return tested
+
+    def _explain(
+        self, published: Published, visits: Visits, scores: Float32, exposure: Float64, tested: Tested
+    ) -> None:
+        """Test what is flagged again, with accepted features in what is expected."""
+        rows = np.flatnonzero(tested.p_value <= self.config.false_alarm)[:_MOST_EXPLAINED]
+        if not rows.size:
+            return
+        background = np.float32(0.0) if visits.background is None else visits.background[rows]
+        gross = np.asarray(as_dense(visits.block[rows]), dtype=np.float32) + background
+        expected = scores[rows] @ published.eigenspectra + background
+        floor = _VARIANCE_FLOOR * np.outer(exposure[rows], published.channel_variance)
+        variance = np.maximum(published.test.noise.row_variance(expected, 1.0, 1), floor)
+        part, _ = self.accepted.parts(gross - expected, variance, exposure[rows])
+        best = np.argmax(part, axis=1)
+        height = (part[np.arange(rows.size), best] * exposure[rows])[:, None]
+        more = background + np.maximum(height, 0.0).astype(np.float32) * self.accepted.spectra[best]
+        score, window = published.test(gross, scores[rows], exposure[rows], np.ones(rows.size), None, more)
+        score = score / np.float32(self.pool.dispersion)
+        tested.score[rows], tested.window[rows] = score, window
+        tested.p_value[rows] = self.pool.p_value(score, exposure[rows])
+        explained = tested.p_value[rows] > self.config.false_alarm
+        tested.feature[rows[explained]] = best[explained]
 
     def hold(self, index: Index, tested: Tested) -> tuple[NDArray[np.bool_], Positions]:
         """Keep flagged visits from teaching: which visits (n,) teach, and positions that may after all."""
         self.score[index], self.p_value[index] = tested.score, tested.p_value
+        self.accepted.join(index, tested.feature)
         teaches = ~(tested.p_value <= self.config.false_alarm)
         if teaches.all():
             return teaches, self.held_back.positions[:0]
@@ -101,24 +140,97 @@ class Protection:
     def _pool_novelties(self, published: Published) -> None:
         """Make each group of held spectra one more eigenspectrum, so that denoising does not hide it."""
         self.novelty_due = False
-        held = self.held_back.positions
-        # Chance alone makes none in twenty scans.
-        held = held[self._map.store.complete(held) & (self.p_value[held] * self._map.n_positions < _CHANCE)]
-        groups = self.held_back.groups(held, self.score[held], _MAX_NOVELTIES)
-        members = np.concatenate([held[:0], *groups])
-        noise, expected = published.test.noise, self._map.expected(members)
-        residual = self._map.counts(members) - expected
-        floor = _VARIANCE_FLOOR * np.outer(self._map.exposure(members, noise), published.channel_variance)
-        variance = np.maximum(noise.row_variance(expected, self._map.visits[members, None], 1), floor)
-        spectra, scores, first = [], [], 0
-        for group in groups:
-            part = slice(first, first + group.size)
-            first += group.size
-            pooled, share = pooled_residual(residual[part], variance[part], noise.gain, self._windows.width)
-            spectra.append(pooled)
-            scores.append(share)
+        groups = self._known_groups(published)
+        if (found := self._flagged(published)) is not None:
+            mean, most = published.basis.mean, _MAX_NOVELTIES
+            for group in find_groups(found, self._windows, mean, most):
+                evidence = group.evidence / self.pool.dispersion
+                # Chance alone makes none in twenty scans.
+                chance = self.p_value[group.positions].min() * self._map.n_positions
+                if evidence > ENOUGH or chance < _CHANCE:
+                    groups.append(replace(group, evidence=evidence))
+                if group.kind == "hot pixel":
+                    self.held_back.bar(self.held_back.window_of(group.positions))
+        self.groups = tuple(groups)
+        spectra = [group.spectrum for group in groups]
         stack = np.stack(spectra) if spectra else np.zeros((0, self._map.n_channels), dtype=np.float32)
-        self._map.novelties = NoveltySpectra(stack, tuple(groups), tuple(scores))
+        parts = tuple(group.positions for group in groups), tuple(group.share for group in groups)
+        self._map.novelties = NoveltySpectra(stack, *parts)
+
+    def _flagged(self, published: Published) -> Residuals | None:
+        """What the strongest of the held spectra have beyond the model; None where nothing is held."""
+        held = self.held_back.positions
+        held = held[self._map.store.complete(held) & ~self._dismissed[held]]
+        if not held.size:
+            return None
+        held = np.sort(held[np.argsort(-self.score[held], kind="stable")[:_MOST_GROUPED]])
+        return self._residuals(published, held)
+
+    def _known_groups(self, published: Published) -> list[Group]:
+        """Accepted features, with what the components do not explain of them."""
+        groups = []
+        for number in range(len(self.accepted)):
+            members = self.accepted.positions(number)
+            members = members[self._map.store.complete(members)]
+            if members.size:
+                members = members[np.argsort(-self.score[members], kind="stable")[:_MOST_GROUPED]]
+                found = self._residuals(published, np.sort(members))
+                groups.append(replace(group_of(found, self._windows), feature=number))
+        return groups
+
+    def _residuals(self, published: Published, index: Positions) -> Residuals:
+        noise, expected = published.test.noise, self._map.expected(index)
+        background = self._map.store.background(index)
+        exposure = self._map.exposure(index, noise)
+        floor = _VARIANCE_FLOOR * np.outer(exposure, published.channel_variance)
+        gross = expected if background is None else expected + background
+        variance = np.maximum(noise.row_variance(gross, self._map.visits[index, None], 1), floor)
+        residual = self._map.counts(index) - expected
+        window = np.maximum(self.held_back.window_of(index), 0)
+        return Residuals(index, residual, variance, window, self.score[index], noise.gain)
+
+    def accept(self, published: Published, group: Group) -> tuple[int, Positions]:
+        """Know a group from now on: its positions teach, and spectra that it explains are not flagged any more.
+
+        Returns
+        -------
+        int, ndarray of int
+            Number of the feature, and positions whose counts are to be learnt.
+        """
+        number = self.accepted.add(group, float(self._map.exposure(group.positions, published.test.noise).sum()))
+        self.held_back.release(group.positions)
+        self.novelty_due = True
+        return number, group.positions[self._map.store.complete(group.positions)]
+
+    def dismiss(self, positions: Positions) -> None:
+        """Take positions for defects: they go on not teaching, and are no group any more."""
+        self._dismissed[positions] = True
+        self.novelty_due = True
+
+    @property
+    def wants_work(self) -> bool:
+        """Whether `work` would do something."""
+        return self.pool.wants_work or self.accepted.sweeping
+
+    def work(self, published: Published) -> bool:
+        """Use a moment of idle time: draw null spectra, or look for accepted features in what was measured before."""
+        if self.pool.work(published):
+            return True
+        if not self.accepted.sweeping:
+            return False
+        self._look_back(published, self.accepted.next_positions(max(1, _SWEEP_VALUES // self._map.n_channels)))
+        return True
+
+    def _look_back(self, published: Published, index: Positions) -> None:
+        """Find accepted features at positions."""
+        index = index[(self._map.visits[index] > 0) & (self.accepted.member[index] < 0)]
+        index = index[self._map.store.complete(index) & ~self._dismissed[index]]
+        if index.size:
+            found, exposure = self._residuals(published, index), self._map.exposure(index, published.test.noise)
+            number = self.accepted.found_in(found.residual, found.variance, exposure)
+            self.accepted.join(index, number)
+            self.held_back.release(index[number >= 0])
+            self.novelty_due |= bool((number >= 0).any())
 
     def retest(self, published: Published, stored: Positions, guessed: bool, rows: int) -> None:
         """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held.
@@ -128,17 +240,11 @@ class Protection:
         rows : int
             Positions whose counts are read together.
         """
-        test, visits = published.test, self._map.visits
         window = np.zeros(stored.size, dtype=np.int64)
-        exposure = self._map.exposure(stored, test.noise)
+        exposure = self._map.exposure(stored, published.test.noise)
         for first in range(0, stored.size, rows):
             part = slice(first, first + rows)
-            index = stored[part]
-            read = self._map.reproject(index)
-            if read is not None:
-                scores = published.shrinkage.apply(self._map.raw(index), exposure[part])
-                found = test(read[0], scores, exposure[part], visits[index], None, read[1])
-                self.score[index], window[part] = found
+            self.score[stored[part]], window[part] = self._again(published, stored[part], fitted=True)
         pool = self._calibrated(published, stored)
         self.score[stored] /= np.float32(pool.dispersion)
         if guessed:
@@ -148,8 +254,43 @@ class Protection:
         alone = carriers(self._map.raw(stored), exposure, published.shrinkage, self.config.novelty_min)
         novel = self.p_value[stored] * stored.size < _CHANCE
         novel[alone] = True
+        if len(self.accepted):
+            for first in range(0, stored.size, rows):
+                self._look_back(published, stored[first : first + rows])
+            novel &= self.accepted.member[stored] < 0
         self.held_back.replace(stored[novel], window[novel])
         self.held_back.release_crowds()
+
+    def review(self, published: Published) -> Positions:
+        """Test some of the held positions again by their accumulated counts; those that are no anomaly any more.
+
+        What the model did not know when they came, it may know by now: the first spectra of each phase are flagged.
+        """
+        held = self.held_back.positions
+        held = held[self._map.store.complete(held) & ~self._dismissed[held]]
+        first = int(np.searchsorted(held, self._reviewed))
+        index = held[first : first + _REVIEWED]
+        self._reviewed = int(index[-1]) + 1 if first + index.size < held.size else 0
+        if not index.size:
+            return index
+        score, _ = self._again(published, index, fitted=False)
+        score = score / np.float32(self.pool.dispersion)
+        p_value = self.pool.p_value(score, self._map.exposure(index, published.test.noise))
+        cleared = p_value > self.config.false_alarm
+        index = index[cleared]
+        self.score[index], self.p_value[index] = score[cleared], p_value[cleared]
+        self.held_back.release(index)
+        self.novelty_due |= bool(index.size)
+        return index
+
+    def _again(self, published: Published, index: Positions, *, fitted: bool) -> tuple[Float32, NDArray[np.int64]]:
+        """Anomaly scores and windows (n,) of the accumulated counts of positions, whose scores become exact."""
+        exposure, visits = self._map.exposure(index, published.test.noise), self._map.visits[index]
+        read = self._map.reproject(index)
+        if read is None:
+            return np.zeros(index.size, np.float32), np.zeros(index.size, np.int64)
+        scores = published.shrinkage.apply(self._map.raw(index), exposure, fitted=fitted)
+        return published.test(read[0], scores, exposure, visits, None, read[1])
 
     def _calibrated(self, published: Published, stored: Positions) -> NullPool:
         """What chance gives for accumulated counts like those of some of these positions."""

@@ -101,6 +101,10 @@ class AnomalySection(Section):
     false_alarm: Annotated[float, Field(gt=0, le=0.1)] = Field(
         LinearConfig().false_alarm, description="share of ordinary spectra that may be flagged by chance"
     )
+    false_discovery: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of false alarms among the positions flagged at the end of a pass"
+    )
+    accept: bool = Field(False, description="accept groups that are proposed as phases without being asked")
 
 
 class StepsSection(Section):

@@ -275,11 +275,15 @@ class Pipeline:
         if val == "settings":
             changed_config(self.config, params)
             return
-        raise RequestError(f"{val}: there is no group {params.get('group')!r}")
+        current = self._open
+        if current is None:
+            raise RequestError("no series yet" if self._current is None else f"series {self._current.name!r} is closed")
+        current.discovery.check(val, params)
 
     def _change(self, item: Change) -> list[Event]:
+        current = self._open
         if item.val != "settings":
-            return []
+            return [] if current is None else current.change_group(item.val, item.params)
         self.config = changed_config(self.config, item.params)
         if self._current is not None:
             self._current.configure(self.config)
@@ -293,6 +297,8 @@ class Pipeline:
                 found = views.Found(self.status())
             elif request.val == "settings":
                 found = views.Found(changeable(self.config))
+            elif request.val in {"accept", "dismiss"} and self._current is not None:
+                found = views.Found(self._current.discovery.found[params["group"]].summary())
             else:
                 found = views.look_up(self._current, request.val, params)
         except RequestError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from streamer.announce import Anomalies, basis_event, series_event
 from streamer.config import PipelineConfig
 from streamer.deciding import Deciding
 from streamer.decisions import NS_PER_S
+from streamer.discovery import Discovery
 from streamer.events import AskReplay, Count, Event, Log, Publish
 from streamer.fitting import engine_of, known_maps, known_of, model_axis
 from streamer.placed import Placed, groups, join
@@ -63,6 +65,7 @@ class Series:
         self.plan.seen(origin)
         self.deciding = Deciding(name, header.map)
         self.anomalies = Anomalies(name, header.map.technique)
+        self.discovery = Discovery(name, header.map.technique, self.scan.n_positions)
         self.dwell_s: NDArray[np.float64] = np.zeros(self.scan.n_positions)
         self.resumed = False
         self.closed = False
@@ -214,6 +217,7 @@ class Series:
         if self.engine.changes > changes:
             text = "the specimen has changed: the model starts anew, and positions when they are next visited"
             told.append(Log("warning", "change", text))
+        self.discovery.batch(result)
         return [*told, *self._new_basis(), publish, *self.anomalies.told(result, self.engine, self.axis)]
 
     def _new_basis(self) -> list[Event]:
@@ -229,12 +233,19 @@ class Series:
             return []
         self.engine.promote()
         enough = max(64, self.scan.n_positions // 50)
-        events = self._new_basis()
+        events = self._new_basis() + self._discover()
         if self._since_promotion >= enough:
             self._since_promotion = 0
             if self._ending_ns is None:
                 events += self.deciding.decide(self.engine, t_ns, self.config.decisions)
         return events
+
+    def _discover(self, *, final: bool = False) -> list[Event]:
+        return self.discovery.update(self.engine, self.axis, self.phases, self.config.anomaly, final=final)
+
+    def change_group(self, val: str, params: Mapping[str, Any]) -> list[Event]:
+        """Accept or dismiss a group of anomalies, which `discovery.check` has passed."""
+        return self.discovery.decide(val, params, self.engine, self.axis, self.phases)
 
     @property
     def wants_background(self) -> bool:
@@ -277,6 +288,7 @@ class Series:
     def close(self) -> tuple[list[Event], dict[str, Any]]:
         """Refit, re-project, and return the last basis and the books; maps are published in between."""
         self.engine.finish()
+        groups = self._discover(final=True)
         if self.phases is not None:
             self.phases.finish()
         self.closed = True
@@ -288,7 +300,7 @@ class Series:
             books["reason"] = self._end.reason
         # The last basis also where its version was published: its mean and novelties are those of the final map.
         self._basis_version = -1
-        return [*told, *self._new_basis()], books
+        return [*told, *self._new_basis(), *groups], books
 
     def _name_positions(self) -> list[Event]:
         """Say by the library, if there is one, what each position is; the axis may have been corrected until now."""

@@ -36,6 +36,7 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
     yield "counts", _where_measured(series, engine.totals)
     yield from _in_pieces(series, ["scores"], lambda index: [engine.scores_at(index)])
     yield "anomaly", engine.anomaly
+    yield "p_value", engine.p_value
     yield "dwell", _where_measured(series, series.dwell_s)
     yield "quality", _quality(series)
     if series.phases is not None:
@@ -138,6 +139,7 @@ def status(series: Series) -> dict[str, Any]:
         "rank": basis.rank if basis is not None else 0,
         "noise_edge": float(basis.noise_edge) if basis is not None else None,
         "anomalies": series.anomalies.count,
+        "groups": series.discovery.summary(),
         "known": list(series.known_names),
         "mode": series.config.decisions.mode,
         "last_decision": decisions[-1] if decisions else None,

@@ -1,0 +1,257 @@
+"""Groups of like anomalies as an operator sees them: numbered, proposed as phases, accepted or dismissed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.axis import Axis
+from models.base import BatchResult
+from models.candidates import candidates
+from models.false_discovery import discoveries
+from models.grouping import Group
+from models.linear import LinearEngine
+from models.phases import Phases
+from models.protection import ENOUGH
+from streamer.config import AnomalySection
+from streamer.events import Event, Log, Publish
+from streamer.requests import RequestError
+from streamer.wire import Result, f4
+
+State = Literal["open", "proposed", "accepted", "dismissed"]
+_LEAST_POSITIONS: Final = 2
+_GROWTH: Final = 1.5
+_LONGEST_NAME: Final = 200
+_MOST_SUMMED: Final = 64
+
+
+@dataclass
+class Found:
+    """A group with its number, and what was told of it."""
+
+    number: int
+    group: Group
+    window: tuple[float, float]
+    candidates: list[str]
+    state: State = "open"
+    name: str = ""
+    told: tuple[State, int] = ("open", 0)
+    feature: int = -1
+    phase: int = -1
+
+    def summary(self) -> dict[str, Any]:
+        """What the status and the answers to requests show."""
+        group = self.group
+        return {
+            "group": self.number,
+            "state": self.state,
+            "name": self.name,
+            "kind": group.kind,
+            "n": int(group.positions.size),
+            "evidence": group.evidence,
+            "window": list(self.window),
+            "candidates": self.candidates,
+        }
+
+    def text(self, units: str) -> str:
+        """A sentence for the operator."""
+        n = self.group.positions.size
+        where = f"{self.window[0]:.5g} to {self.window[1]:.5g} {units}".rstrip()
+        places = f"{n} position" + ("s" if n > 1 else "")
+        maybe = f", perhaps {self.candidates[0]}" if self.candidates and self.group.kind == "feature" else ""
+        ends = {
+            "open": "",
+            "proposed": "; proposed as a phase",
+            "accepted": f"; accepted as {self.name!r}",
+            "dismissed": f"; dismissed: {self.name}",
+        }
+        return f"{self.group.kind} at {places}, {where}{maybe}{ends[self.state]}"
+
+
+@dataclass
+class Discovery:
+    """Follows the groups of anomalies of one series, and the flags of its positions.
+
+    Parameters
+    ----------
+    series, technique : str
+    n_positions : int
+    """
+
+    series: str
+    technique: str
+    n_positions: int
+    found: list[Found] = field(default_factory=list)
+    _version: int = -1
+    _processed: int = 0
+
+    def __post_init__(self) -> None:
+        self._flag: NDArray[np.uint8] = np.zeros(self.n_positions, dtype=np.uint8)
+
+    # Flags
+
+    def batch(self, result: BatchResult) -> None:
+        """Note what was told of positions."""
+        self._flag[result.index] = result.flag
+        self._processed += result.index.size
+
+    def flags(self, engine: LinearEngine, rate: float, *, final: bool) -> list[Event]:
+        """Return results for positions whose flag is another than was told: by re-tests, and at the end of a pass.
+
+        At the end of a pass (and of the series) the flags of all positions are decided together, so that about `rate`
+        of the flagged are false alarms.
+        """
+        new = self._flag.copy()
+        new[engine.take_cleared()] = 0
+        if final or self._processed >= self.n_positions:
+            self._processed = 0
+            new[:] = (discoveries(engine.p_value, rate) | engine.held) & (engine.visits > 0)
+        changed = np.flatnonzero(new != self._flag)
+        self._flag = new
+        if not changed.size or engine.basis is None:
+            return []
+        arrays: dict[str, NDArray[Any]] = {
+            "index": changed.astype(np.uint32),
+            "scores": engine.scores_at(changed),
+            "anomaly": engine.anomaly[changed],
+            "flag": new[changed],
+        }
+        return [Publish(Result("result", {"series": self.series, "model": engine.basis.version}, arrays))]
+
+    # Groups
+
+    def update(
+        self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection, *, final: bool = False
+    ) -> list[Event]:
+        """Follow the groups of a new version; return what is new of them, and of flags."""
+        basis = engine.basis
+        if basis is None or (basis.version == self._version and not final):
+            return []
+        self._version = basis.version
+        events = self.flags(engine, config.false_discovery, final=final)
+        for group in engine.groups:
+            self._follow(group, engine, axis)
+        for found in self.found:
+            if found.state == "open" and _is_proposed(found.group):
+                found.state = "proposed"
+            if found.state == "proposed" and config.accept:
+                self._accept(
+                    found, found.candidates[0] if found.candidates else f"unknown {found.number}", engine, phases
+                )
+            elif found.phase >= 0 and phases is not None:
+                phases.join(found.phase, engine.accepted(found.feature))
+            if found.told[0] != found.state or found.group.positions.size >= _GROWTH * found.told[1]:
+                events += self._tell(found, engine, axis)
+        return events
+
+    def _follow(self, group: Group, engine: LinearEngine, axis: Axis) -> None:
+        """Take a group for the one that it was before, or for a new one."""
+        lo, hi = engine.window_of(group)
+        window = float(axis.values[lo]), float(axis.values[min(hi, axis.values.size) - 1])
+        known = self._same(group)
+        if known is None:
+            self.found.append(Found(len(self.found), group, window, self._words(window, axis)))
+            return
+        if known.state == "dismissed":
+            engine.dismiss(group.positions)
+            return
+        known.group = group
+        if known.window != window and known.state != "accepted":
+            known.window, known.candidates = window, self._words(window, axis)
+
+    def _words(self, window: tuple[float, float], axis: Axis) -> list[str]:
+        return candidates(self.technique, *window, axis.units)
+
+    def _same(self, group: Group) -> Found | None:
+        """The group that it was before: the same accepted feature, half of the positions, or a defect's channel."""
+        for found in self.found:
+            if group.feature >= 0 or found.feature >= 0:
+                if group.feature == found.feature:
+                    return found
+                continue
+            shared = np.intersect1d(group.positions, found.group.positions, assume_unique=True).size
+            if 2 * shared > min(group.positions.size, found.group.positions.size):
+                return found
+            if found.state == "dismissed" and found.group.kind == group.kind and found.group.window == group.window:
+                return found
+        return None
+
+    def _tell(self, found: Found, engine: LinearEngine, axis: Axis) -> list[Event]:
+        """Return the message of a group: its pooled spectrum, what was expected, and where."""
+        found.told = found.state, int(found.group.positions.size)
+        positions = found.group.positions
+        spectra = [engine.spectrum(int(p)) for p in positions[:_MOST_SUMMED]]
+        best = int(np.argmax(np.nan_to_num(engine.anomaly[positions])))
+        head = {
+            "series": self.series,
+            "model": engine.basis.version if engine.basis is not None else 0,
+            "id": f"{self.series}/group/{found.number}",
+            "index": positions.tolist(),
+            "score": float(np.nan_to_num(engine.anomaly[positions[best]])),
+            "p_value": float(np.nan_to_num(engine.p_value[positions[best]], nan=1.0)),
+            "window": list(found.window),
+            "group": found.number,
+            **{key: value for key, value in found.summary().items() if key not in {"group", "window"}},
+            "text": found.text(axis.units),
+        }
+        arrays = {
+            "spectrum": f4(np.sum([s[0] for s in spectra], axis=0)),
+            "expected": f4(np.sum([s[2] for s in spectra], axis=0)),
+        }
+        told: list[Event] = [Publish(Result("anomaly", head, arrays))]
+        if found.state != "open":
+            told.append(Log("info", "group", f"group {found.number}: {found.text(axis.units)}"))
+        return told
+
+    # What people decide
+
+    def check(self, val: str, params: Mapping[str, Any]) -> Found:
+        """Return the group that an `accept` or `dismiss` request speaks of.
+
+        Raises
+        ------
+        RequestError
+            A sentence for whoever asked.
+        """
+        number = params.get("group")
+        key, longest = {"accept": "name", "dismiss": "reason"}[val], _LONGEST_NAME
+        known = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(self.found)
+        if not known:
+            raise RequestError(f"{val}: there is no group {number!r}")
+        found, word = self.found[int(number)], params.get(key)  # type: ignore[arg-type]
+        if not isinstance(word, str) or not 0 < len(word.strip()) <= longest:
+            raise RequestError(f"{val}: give a {key} of up to {longest} characters")
+        if found.state in {"accepted", "dismissed"}:
+            raise RequestError(f"{val}: group {number} is {found.state} already")
+        return found
+
+    def decide(
+        self, val: str, params: Mapping[str, Any], engine: LinearEngine, axis: Axis, phases: Phases | None
+    ) -> list[Event]:
+        """Do what was asked for, which `check` has passed."""
+        found, word = self.check(val, params), str(params["name" if val == "accept" else "reason"]).strip()
+        if val == "accept":
+            self._accept(found, word, engine, phases)
+        else:
+            found.state, found.name = "dismissed", word
+            engine.dismiss(found.group.positions)
+        return self._tell(found, engine, axis)
+
+    def _accept(self, found: Found, name: str, engine: LinearEngine, phases: Phases | None) -> None:
+        found.state, found.name = "accepted", name
+        found.feature = engine.accept(found.group)
+        if phases is not None and (engine.visits[found.group.positions] > 0).any():
+            found.phase = phases.seed(name, found.group.positions)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """What the status shows of the groups."""
+        return [found.summary() for found in self.found]
+
+
+def _is_proposed(group: Group) -> bool:
+    """Whether there is enough evidence for a phase."""
+    return group.kind == "feature" and group.evidence > ENOUGH and group.positions.size >= _LEAST_POSITIONS
