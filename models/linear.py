@@ -253,10 +253,10 @@ class LinearEngine:
     def _review(self) -> None:
         """Let what the new version explains teach after all."""
         if self._map.published is not None and not self._learner.noise_is_guessed:
-            cleared = self._protection.review(self._map.published)
-            if cleared.size:
-                self._learner.add(self._read_stored(cleared))
-                self._cleared.append(cleared)
+            cleared, kept = self._protection.review(self._map.published)
+            self._cleared.append(cleared)
+            if kept.size:
+                self._learner.add(self._read_stored(kept))
 
     def take_cleared(self) -> NDArray[np.int64]:
         """Positions that were found to be no anomalies since this was asked last."""

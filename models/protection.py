@@ -68,6 +68,7 @@ class Protection:
         self.accepted = Accepted(n, positions.n_channels)
         self._dismissed = np.zeros(n, dtype=np.bool_)
         self._bulk: Float64 | None = None
+        self._suspect = np.zeros(n, dtype=np.bool_)
         self._reviewed = 0
 
     @property
@@ -124,6 +125,7 @@ class Protection:
         if teaches.all():
             return teaches, self.held_back.positions[:0]
         flagged = ~teaches
+        self._suspect[index[flagged]] = True
         teaches[flagged] = self.held_back.hold(index[flagged], tested.window[flagged])
         self.novelty_due = True
         released = self.held_back.release_crowds()
@@ -261,27 +263,33 @@ class Protection:
         self.held_back.replace(stored[novel], window[novel])
         self.held_back.release_crowds()
 
-    def review(self, published: Published) -> Positions:
-        """Test some of the held positions again by their accumulated counts; those that are no anomaly any more.
+    def review(self, published: Published) -> tuple[Positions, Positions]:
+        """Test some of the flagged positions again by their accumulated counts.
 
         What the model did not know when they came, it may know by now: the first spectra of each phase are flagged.
+
+        Returns
+        -------
+        ndarray of int, ndarray of int
+            Those that are no anomaly any more, and those of them that had been kept from teaching.
         """
-        held = self.held_back.positions
-        held = held[self._map.store.complete(held) & ~self._dismissed[held]]
-        first = int(np.searchsorted(held, self._reviewed))
-        index = held[first : first + _REVIEWED]
-        self._reviewed = int(index[-1]) + 1 if first + index.size < held.size else 0
+        suspects = np.flatnonzero(self._suspect)
+        suspects = suspects[self._map.store.complete(suspects) & ~self._dismissed[suspects]]
+        first = int(np.searchsorted(suspects, self._reviewed))
+        index = suspects[first : first + _REVIEWED]
+        self._reviewed = int(index[-1]) + 1 if first + index.size < suspects.size else 0
         if not index.size:
-            return index
-        score, _ = self._again(published, index, fitted=False)
-        score = score / np.float32(self.pool.dispersion)
+            return index, index
+        score = self._again(published, index, fitted=False)[0] / np.float32(self.pool.dispersion)
         p_value = self.pool.p_value(score, self._map.exposure(index, published.test.noise))
         cleared = p_value > self.config.false_alarm
         index = index[cleared]
         self.score[index], self.p_value[index] = score[cleared], p_value[cleared]
-        self.held_back.release(index)
-        self.novelty_due |= bool(index.size)
-        return index
+        self._suspect[index] = False
+        held = index[self.held[index]]
+        self.held_back.release(held)
+        self.novelty_due |= bool(held.size)
+        return index, held
 
     def _again(self, published: Published, index: Positions, *, fitted: bool) -> tuple[Float32, NDArray[np.int64]]:
         """Anomaly scores and windows (n,) of the accumulated counts of positions, whose scores become exact."""

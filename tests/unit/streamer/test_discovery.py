@@ -1,0 +1,116 @@
+"""Groups of anomalies over the wire: announced, proposed, accepted, dismissed, and flags that are told again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamer.config import AnomalySection, PipelineConfig
+from streamer.events import Event
+from streamer.pipeline import Pipeline
+from streamer.requests import RequestError
+from streamer.wire import Control
+from streamer.wire.items import Change, Item
+from tests.unit.streamer.scene import MS, Scene, feed_all, results, run
+
+RARE = [37, 85, 131, 132, 170]
+
+
+def rare_scene(passes: int = 3) -> Scene:
+    """Three phases, and five positions with a line of 40 counts that nothing else has."""
+    scene = Scene(passes=passes, mean_counts=300.0)
+    line = np.exp(-0.5 * ((np.arange(64) - 36) / 1.8) ** 2)
+    more = np.random.default_rng(5).poisson(40 * line / line.sum(), (passes, len(RARE), 64))
+    scene.counts[:, RARE] += more.astype(np.uint16)
+    return scene
+
+
+def groups_told(events: list[Event]) -> list[Any]:
+    return [r for r in results(events, "anomaly") if r.head["group"] is not None]
+
+
+def ask(pipeline: Pipeline, val: str, **params: Any) -> Control:
+    return pipeline.answer(Control("cmd", 1, val, params), "boot")
+
+
+def halves(scene: Scene) -> tuple[list[Item], list[Item]]:
+    """Items of the first pass and more, and of the rest."""
+    items = list(scene.items())
+    return items[: len(items) // 2], items[len(items) // 2 :]
+
+
+def test_a_group_is_proposed_accepted_and_mapped() -> None:
+    scene = rare_scene()
+    first, second = halves(scene)
+    pipeline = Pipeline(PipelineConfig())
+    told = groups_told(feed_all(pipeline, first))
+    last = told[-1]
+    assert last.head["state"] == "proposed"
+    assert set(last.head["index"]) <= set(RARE)
+    assert last.head["window"][0] <= 36 * 0.05 <= last.head["window"][1]
+    assert "proposed as a phase" in last.head["text"]
+    seen, expected = (last.arrays[name][33:40].sum() for name in ("spectrum", "expected"))
+    assert seen > expected + 20 * len(last.head["index"])
+    number = last.head["group"]
+    pipeline.check_change("accept", {"group": number, "name": "spinel"})
+    events = feed_all(pipeline, [Change(MS, "accept", {"group": number, "name": "spinel"})])
+    assert groups_told(events)[-1].head["state"] == "accepted"
+    answer = ask(pipeline, "accept", group=number, name="spinel")
+    assert (answer.msg, answer.params["name"]) == ("ack", "spinel")
+    events = feed_all(pipeline, second)
+    late = [r for r in results(events, "result") if r.head["model"]]
+    flagged = np.concatenate([r.arrays["index"][r.arrays["flag"] & 1 > 0] for r in late])
+    assert not np.isin(flagged, RARE).any(), "known now"
+    status = pipeline.status()
+    assert next(g for g in status["groups"] if g["group"] == number)["n"] == len(RARE)
+    phase = next(p for p in status["phases"] if p["name"] == "spinel")
+    label = results(events, "map/phase")[-1].arrays["phase"].ravel()
+    assert sorted(np.flatnonzero(label == phase["id"])) == RARE
+
+
+def test_groups_are_accepted_without_being_asked_where_that_is_set() -> None:
+    pipeline, events = run(rare_scene(), PipelineConfig(anomaly=AnomalySection(accept=True)))
+    states = {r.head["state"] for r in groups_told(events)}
+    assert "accepted" in states
+    assert any(g["state"] == "accepted" for g in pipeline.status()["groups"])
+
+
+def test_a_dismissed_group_does_not_come_back() -> None:
+    first, second = halves(rare_scene())
+    pipeline = Pipeline(PipelineConfig())
+    number = groups_told(feed_all(pipeline, first))[-1].head["group"]
+    events = feed_all(pipeline, [Change(MS, "dismiss", {"group": number, "reason": "dust"}), *second])
+    assert [r.head["state"] for r in groups_told(events) if r.head["group"] == number] == ["dismissed"]
+    assert not any(g["state"] in {"open", "proposed"} and g["n"] > 1 for g in pipeline.status()["groups"])
+
+
+@pytest.mark.parametrize(
+    ("val", "params", "text"),
+    [
+        ("accept", {"group": 99, "name": "x"}, "there is no group 99"),
+        ("accept", {"group": 0}, "give a name"),
+        ("dismiss", {"group": 0, "reason": " "}, "give a reason"),
+        ("dismiss", {"group": True, "reason": "x"}, "there is no group True"),
+    ],
+)
+def test_wrong_requests_are_told_why(val: str, params: dict[str, Any], text: str) -> None:
+    pipeline = Pipeline(PipelineConfig())
+    with pytest.raises(RequestError, match="no series yet"):
+        pipeline.check_change(val, params)
+    feed_all(pipeline, halves(rare_scene())[0])
+    with pytest.raises(RequestError, match=text):
+        pipeline.check_change(val, params)
+
+
+def test_flags_of_a_whole_scan_are_decided_together() -> None:
+    scene = rare_scene()
+    _, events = run(scene)
+    flag = np.zeros(scene.counts.shape[1], dtype=np.uint8)
+    for result in results(events, "result"):
+        flag[result.arrays["index"]] = result.arrays["flag"]
+    assert set(RARE) <= set(np.flatnonzero(flag & 1))
+    assert np.count_nonzero(flag & 1) <= len(RARE) + 2
+    p_value = results(events, "map/p_value")[-1].arrays["p_value"].ravel()
+    assert p_value[RARE].max() < 1e-4 < np.median(p_value)
