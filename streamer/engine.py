@@ -10,22 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+
 from streamer.closing import Portrait
 from streamer.config import PipelineConfig
 from streamer.events import AskReplay, Count, Event, Log, Notify, Publish, SeriesClosed, SeriesOpened
 from streamer.live import Live, own
 from streamer.logs import Bounded
+from streamer.networks import Networks
 from streamer.outbox import Outgoing, Reply, Request
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
 from streamer.warm import warm_up
 from streamer.wire import Control
-from streamer.wire.items import Arrived, Change, Idle, Item, Tick
+from streamer.wire.items import Arrived, Change, Denoise, Idle, Item, Tick
 from streamer.workbench import Batch, Parts
 
 log = logging.getLogger(__name__)
 TICK_S: Final = 0.05
 QUIET_S: Final = 0.25
+_AHEAD_S: Final = 0.01
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHANGES: Final = frozenset({"accept", "dismiss"})
 
@@ -43,6 +47,8 @@ class Engine:
         Whether somebody is subscribed to ``denoised``.
     report : bool
         Whether a report is drawn of each closed series.
+    networks : Networks, optional
+        None are used without.
     """
 
     def __init__(
@@ -54,8 +60,10 @@ class Engine:
         batch: Batch | None = None,
         denoised_wanted: Callable[[], bool] = lambda: False,
         report: bool = True,
+        networks: Networks | None = None,
     ) -> None:
-        self.pipeline = Pipeline(config)
+        self._networks = networks or Networks(enabled=False)
+        self.pipeline = Pipeline(config, self._networks.build)
         self.config, self.parts, self._boot, self._report = config, parts, boot, report
         self._batch = batch or Batch()
         self._bounded = Bounded(log)
@@ -66,6 +74,7 @@ class Engine:
         self._abandoned = False
         self._next_tick_s = 0.0
         self._dropped = 0
+        self._network_ahead_s = 0.0
 
     def run(self, recover: Callable[[Engine], None]) -> None:
         """Work until the inbox is closed and empty; `recover` comes first."""
@@ -83,6 +92,7 @@ class Engine:
             if not self._abandoned:
                 self._finish()
         finally:
+            self._networks.close()
             self.parts.outbox.close()
 
     def abandon(self) -> None:
@@ -96,8 +106,9 @@ class Engine:
             self._answer(request)
         if items:
             self._process(items)
-        elif self.pipeline.wants_idle:
+        elif self.pipeline.wants_idle or self.pipeline.waiting_positions:
             self._idle()
+        self._seek_network()
         if time.monotonic() >= self._next_tick_s and self.pipeline.series is not None:
             self._process(())
         self._live.work(self.pipeline, self._portrait)
@@ -106,7 +117,7 @@ class Engine:
         self.parts.closing.check()
 
     def _wait_s(self) -> float:
-        if self.pipeline.wants_idle or self._live.busy:
+        if self.pipeline.wants_idle or self.pipeline.waiting_positions or self._live.busy:
             return 0.0
         return TICK_S if self.pipeline.series is not None else QUIET_S
 
@@ -139,9 +150,29 @@ class Engine:
             self._feed(held)
 
     def _idle(self) -> None:
-        with self.parts.timings.stage("background"):
-            self._feed(Idle(time.time_ns()))
+        """Do a piece of what is not urgent; network and everything else get the same time while both want it."""
+        begun_s = time.perf_counter()
+        waiting = self.pipeline.waiting_positions
+        if waiting and not (self.pipeline.wants_idle and self._network_ahead_s > 0):
+            rows = min(waiting, self._networks.rows)
+            with self.parts.timings.stage("network"):
+                self._feed(Denoise(time.time_ns(), rows))
+            seconds = time.perf_counter() - begun_s
+            self._networks.took(rows, seconds)
+        else:
+            with self.parts.timings.stage("background"):
+                self._feed(Idle(time.time_ns()))
+            seconds = begun_s - time.perf_counter()
+        self._network_ahead_s = float(np.clip(self._network_ahead_s + seconds, -_AHEAD_S, _AHEAD_S))
         self._send()
+
+    def _seek_network(self) -> None:
+        """Look for a network where the series could use one, and give it to the pipeline when it is ready."""
+        self._networks.seek(self.pipeline.without_network)
+        found = self._networks.found()
+        if found is not None:
+            self._feed(found)
+            self._send()
 
     # Items in, events out
 
@@ -184,6 +215,7 @@ class Engine:
         self._begin(event.series)
         self.parts.recorder.open(event.series, event.record)
         self.parts.recorder.append(event.held[0])
+        self._networks.seek(self.pipeline.without_network)
 
     def _begin(self, series: str) -> None:
         self.parts.timings.reset()
@@ -243,6 +275,10 @@ class Engine:
                 metrics.anomalies(event.n)
             case "decisions":
                 metrics.decision(event.label, event.n)
+            case "network":
+                metrics.network(event.label, event.n)
+            case "network_version":
+                metrics.network_version(event.n)
             case "model":
                 pass  # the status has it, with the rank
 
@@ -299,7 +335,7 @@ class Engine:
 
     def give_up(self) -> None:
         """Begin as if there had been no series."""
-        self.pipeline = Pipeline(self.config)
+        self.pipeline = Pipeline(self.config, self._networks.build)
         self._recovering = self._recovered = False
         self._begin("")
 

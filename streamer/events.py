@@ -68,7 +68,7 @@ class Log:
 class Count:
     """Something for the metrics: `name` with its label."""
 
-    name: Literal["rejected", "duplicates", "anomalies", "decisions", "model"]
+    name: Literal["rejected", "duplicates", "anomalies", "decisions", "model", "network", "network_version"]
     label: str = ""
     n: int = 1
 

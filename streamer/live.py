@@ -77,7 +77,10 @@ class Live:
     def published(self, event: Publish) -> list[Publish]:
         """Return the event, and what follows from it for those who listen."""
         self.see(event.result)
-        if event.result.topic == "result" and self._denoised_wanted():
+        if event.result.topic == "denoised":
+            return [event] if self._denoised_wanted() else []
+        # What a network says again has its own `denoised`.
+        if event.result.topic == "result" and "network" not in event.result.head and self._denoised_wanted():
             return [event, *self._denoised(event.result)]
         return [event]
 

@@ -74,6 +74,8 @@ class Metrics:
         self._age = gauge("data_age_seconds", "Time since the last message of the instrument (NaN: none yet)")
         self._rank = gauge("rank", "Components of the model")
         self._model = gauge("model_version", "Version of the model")
+        self._network = counter("network_positions", "What a network did with positions that it got", "outcome")
+        self._network_version = gauge("network_version", "Number of the network in use, 0 without one")
         self._last_ns = 0
         self._age.set_function(self._data_age_s)
 
@@ -108,6 +110,14 @@ class Metrics:
         """Count decisions; `label` is action/outcome."""
         action, _, outcome = label.partition("/")
         self._decisions.labels(action, outcome).inc(n)
+
+    def network(self, outcome: str, n: int) -> None:
+        """Count positions that a network has looked at: looked, outside (its domain), disagreed, spoke."""
+        self._network.labels(outcome).inc(n)
+
+    def network_version(self, version: int) -> None:
+        """Set which network is in use."""
+        self._network_version.set(version)
 
     def series_closed(self, exit_status: str, lost: Mapping[str, int]) -> None:
         """Count a closed series, and what is now lost for good."""

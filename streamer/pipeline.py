@@ -14,6 +14,7 @@ from typing import Any
 from streamer import views
 from streamer.config import PipelineConfig
 from streamer.decisions import NS_PER_S
+from streamer.denoising import Build, build
 from streamer.events import AskReplay, Count, Event, Log, Publish, SeriesClosed, SeriesOpened
 from streamer.replays import allowed_endpoint
 from streamer.requests import RequestError, changeable, changed_config
@@ -32,8 +33,10 @@ from streamer.wire.items import (
     Answer,
     Arrived,
     Change,
+    Denoise,
     Idle,
     Item,
+    NewNetwork,
     Overflow,
     ReplayDone,
     Resumed,
@@ -59,9 +62,12 @@ class Pipeline:
     Parameters
     ----------
     config : PipelineConfig
+    build_network : callable
+        Makes the network of a `NewNetwork` item.
     """
 
-    def __init__(self, config: PipelineConfig) -> None:
+    def __init__(self, config: PipelineConfig, build_network: Build = build) -> None:
+        self._build_network = build_network
         self.config = config.model_copy(deep=True)
         self.rejected: Counter[str] = Counter()
         self._stins = config.stins.stins()
@@ -87,6 +93,18 @@ class Pipeline:
         return current is not None and current.wants_background
 
     @property
+    def waiting_positions(self) -> int:
+        """How many positions a `Denoise` item could look at."""
+        current = self._open
+        return current.denoising.waiting if current is not None else 0
+
+    @property
+    def without_network(self) -> Series | None:
+        """The open series, where it could use a network and has none."""
+        current = self._open
+        return current if current is not None and current.wants_network else None
+
+    @property
     def _open(self) -> Series | None:
         return self._current if self._current is not None and not self._current.closed else None
 
@@ -104,6 +122,8 @@ class Pipeline:
                 return self._tick(current, item.t_ns)
             case Idle():
                 current.background()
+            case Denoise() | NewNetwork():
+                return self._network(current, item)
             case Overflow():
                 if item.series in {None, current.name}:
                     current.scan.overflowed(item.frame, item.n)
@@ -117,6 +137,13 @@ class Pipeline:
                     item.decision, item.t_ns, ok=item.ok, error=item.error, controller=item.controller
                 )
         return []
+
+    def _network(self, current: Series, item: Denoise | NewNetwork) -> list[Event]:
+        if isinstance(item, Denoise):
+            return current.denoise(item.rows)
+        if item.series != current.name:
+            return []
+        return current.denoising.take(self._build_network(item), current.axis, current.engine)
 
     # Messages of instruments
 

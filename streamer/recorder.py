@@ -11,7 +11,7 @@ from typing import Any, Final
 from streamer.exits import IO_ERROR, Exit
 from streamer.state import JOURNAL, StateFolder, write_books
 from streamer.wire import Part
-from streamer.wire.items import Arrived, Item
+from streamer.wire.items import Arrived, Item, NewNetwork
 from streamer.wire.journal import Closed, Opened, Record, pack_record
 
 _MOST_PARTS: Final = min(os.sysconf("SC_IOV_MAX"), 1024)
@@ -66,7 +66,9 @@ class Recorder:
 
     def _add(self, record: Record) -> None:
         self._waiting.append(record)
-        self._nbytes += sum(memoryview(p).nbytes for p in record.parts) if isinstance(record, Arrived) else 0
+        self._nbytes += (
+            sum(memoryview(p).nbytes for p in record.parts) if isinstance(record, Arrived | NewNetwork) else 0
+        )
 
     def start(self) -> None:
         """Begin to write what waits, beside the work that follows; little is left for `flush`."""

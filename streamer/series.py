@@ -13,6 +13,7 @@ from streamer.announce import Anomalies, basis_event, series_event
 from streamer.config import PipelineConfig
 from streamer.deciding import Deciding
 from streamer.decisions import NS_PER_S
+from streamer.denoising import Denoising
 from streamer.discovery import Discovery
 from streamer.events import AskReplay, Count, Event, Log, Publish
 from streamer.fitting import engine_of, known_maps, known_of, model_axis
@@ -61,6 +62,7 @@ class Series:
         grid = None if self.scan.positions is not None else tuple(header.map.nav_shape)
         width, limits = self.axis.peak_width_channels(), config.phases.limits()
         self.phases = Phases(self.engine, width, grid, limits) if config.phases.enabled else None
+        self.denoising = Denoising(name, self.scan.n_positions, self.header.technique)
         self.plan = ReplayPlan(origin)
         self.plan.seen(origin)
         self.deciding = Deciding(name, header.map)
@@ -114,6 +116,7 @@ class Series:
                 # Steps that speak of energies are for the calibrated axis, if it comes with the first data.
                 self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, self.config)
                 events = self.told()
+            events += self.denoising.recheck(self.axis, self.engine)
         self._pending.append(placed)
         return events
 
@@ -204,6 +207,7 @@ class Series:
         result = self.engine.process(index, counts, replace=group[0].replace)
         self.scan.books.processed += sum(p.counted for p in group)
         self._since_promotion += index.size
+        self.denoising.visited(index)
         received_ns = min(p.received_ns for p in group)
         arrays: dict[str, NDArray[Any]] = {
             "index": result.index,
@@ -259,6 +263,18 @@ class Series:
         else:
             self.phases.work()
 
+    @property
+    def wants_network(self) -> bool:
+        """Whether a network may be looked for: there is none, and the noise is known."""
+        known = self.header.noise is not None or self.engine.basis is not None
+        return known and self.denoising.is_idle
+
+    def denoise(self, rows: int) -> list[Event]:
+        """Let the network look at so many positions."""
+        windows = {label: self.axis.channel_range(lo, hi) for label, (lo, hi) in self.config.windows.items()}
+        self.denoising.watch(windows)
+        return self.denoising.work(self.engine, rows)
+
     def configure(self, config: PipelineConfig) -> None:
         """Take changed settings."""
         self.config = config
@@ -300,7 +316,7 @@ class Series:
             books["reason"] = self._end.reason
         # The last basis also where its version was published: its mean and novelties are those of the final map.
         self._basis_version = -1
-        return [*told, *self._new_basis(), *groups], books
+        return [*told, *self._new_basis(), *groups, *self.denoising.finish(self.engine)], books
 
     def _name_positions(self) -> list[Event]:
         """Say by the library, if there is one, what each position is; the axis may have been corrected until now."""

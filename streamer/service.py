@@ -23,6 +23,7 @@ from streamer.exits import INTERNAL, OK, SIGNALLED, Exit
 from streamer.hub import Hub
 from streamer.inbox import Inbox
 from streamer.metrics import Metrics, MetricsServer
+from streamer.networks import Networks
 from streamer.outbox import Outbox
 from streamer.recorder import Recorder
 from streamer.recovery import recover
@@ -108,6 +109,7 @@ class Service:
 
     def _make_engine(self, timings: Timings, denoised_wanted: Callable[[], bool]) -> Engine:
         settings = self.settings
+        n = settings.networks
         keep_bytes = int(settings.state.keep_gib * (1 << 30))
         recorder = Recorder(self.state, settings.state.keep_series, keep_bytes)
         return Engine(
@@ -117,6 +119,7 @@ class Service:
             batch=Batch(settings.batch.messages, settings.batch.mib * _MIB),
             denoised_wanted=denoised_wanted,
             report=settings.state.report,
+            networks=Networks(tuple(n.folders), n.device, n.piece_ms / 1e3, enabled=n.enabled),
         )
 
     def _serve_metrics(self, opened: ExitStack) -> MetricsServer | None:

@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from models.card import read_card
 from streamer.config import PipelineConfig, Section
 from streamer.exits import CONFIG, Exit
 from streamer.security import check_secret_file, is_local, split_url
@@ -38,6 +39,15 @@ def _listen(address: str) -> str:
     if not is_local(f"tcp://{address}"):
         raise ValueError(f"{host} is not loopback: metrics have no keys; let a proxy or tunnel lead there")
     return address
+
+
+def _networks(folders: list[Path]) -> list[Path]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}")
+        for path in sorted(folder.glob("*.onnx")):
+            read_card(path)
+    return folders
 
 
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
@@ -108,6 +118,19 @@ class BatchSection(Section):
     mib: AtLeastOne = Field(8, description="most bytes in a batch, MiB")
 
 
+class NetworksSection(Section):
+    """Networks beside the linear model; they look at positions only while nothing else waits."""
+
+    enabled: bool = Field(True, description="use a network where one fits the series")
+    folders: Annotated[list[Path], AfterValidator(_networks)] = Field(
+        [], description="folders of ONNX files with their cards, searched before the networks that come with scanwise"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where it really works")
+    piece_ms: Annotated[float, Field(gt=0, le=1000)] = Field(
+        2.0, description="longest time that what comes in may have to wait for a network, ms"
+    )
+
+
 class ThreadsSection(Section):
     """Threads: more than one pool that is awake costs more than it brings."""
 
@@ -158,6 +181,7 @@ class Settings(BaseSettings):
     state: StateSection = StateSection()
     inbox: InboxSection = InboxSection()
     batch: BatchSection = BatchSection()
+    networks: NetworksSection = NetworksSection()
     threads: ThreadsSection = ThreadsSection()
     security: SecuritySection = SecuritySection()
     log: LogSection = LogSection()

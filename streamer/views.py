@@ -54,6 +54,7 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
     if isinstance(engine, PreparedEngine):
         yield from engine.step_maps().items()
     yield from series.known_maps.items()
+    yield from series.denoising.maps()
 
 
 def _error(engine: LinearEngine, channels: tuple[int, int], index: NDArray[np.int64]) -> list[NDArray[Any]]:
@@ -121,7 +122,7 @@ def map_round(series: Series) -> Iterator[Result | None]:
 def idle_status(rejected: Mapping[str, int]) -> dict[str, Any]:
     """Return the status before any series."""
     zero = {"received": 0, "processed": 0, "lost": {}, "duplicates": 0}
-    return {"state": "idle", "series": None, "model": 0, "rank": 0, "rejected": dict(rejected), **zero}
+    return {"state": "idle", "series": None, "model": 0, "rank": 0, "network": None, "rejected": dict(rejected), **zero}
 
 
 def status(series: Series) -> dict[str, Any]:
@@ -144,6 +145,7 @@ def status(series: Series) -> dict[str, Any]:
         "mode": series.config.decisions.mode,
         "last_decision": decisions[-1] if decisions else None,
         "phases": series.phases.summary() if series.phases is not None else [],
+        "network": series.denoising.status(),
         **series.engine.state_summary(),
     }
 
@@ -199,6 +201,9 @@ def _spectrum(series: Series, params: Mapping[str, Any]) -> Found:
     background = series.engine.background_of(index) if isinstance(series.engine, PreparedEngine) else None
     if background is not None:
         arrays["background"] = f4(background)
+    network = series.denoising.spectrum(series.engine, index)
+    if network is not None:
+        arrays["network"] = f4(network)
     return Found({"index": index}, arrays)
 
 

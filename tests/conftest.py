@@ -10,6 +10,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 
+from models.card import ModelCard, read_card
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -19,3 +21,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the folder ../shared/data with real spectrum images is not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def scene_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ONNX file of a network for `tests.unit.streamer.scene`, in a folder of its own, with its card."""
+    from tests.networks import shapes_of, train_for
+    from tests.unit.streamer.scene import Scene
+
+    path = tmp_path_factory.mktemp("networks") / "scene.onnx"
+    train_for(shapes_of(Scene().expected), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scene_card(scene_network: Path) -> ModelCard:
+    """Its card."""
+    return read_card(scene_network)

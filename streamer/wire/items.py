@@ -48,6 +48,40 @@ class Idle:
 
 
 @dataclass(frozen=True)
+class Denoise:
+    """Nothing is waiting: a network may look at so many of the positions that it has not seen."""
+
+    t_ns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class NewNetwork:
+    """A network for a series, whole, so that a recording does not depend on files.
+
+    Parameters
+    ----------
+    t_ns : int
+    series : str
+    card : str
+        Its model card, JSON.
+    precision : str
+        fp32 or int8, as was measured to be better.
+    device : str
+        auto, cpu or cuda.
+    parts : sequence of bytes-like
+        One: the ONNX file.
+    """
+
+    t_ns: int
+    series: str
+    card: str
+    precision: str
+    device: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
 class Overflow:
     """The inbox was full and a message of `n` spectra was dropped."""
 
@@ -93,4 +127,4 @@ class Answer:
     controller: str = ""
 
 
-Item = Arrived | Tick | Idle | Overflow | ReplayDone | Resumed | Change | Answer
+Item = Arrived | Tick | Idle | Denoise | NewNetwork | Overflow | ReplayDone | Resumed | Change | Answer

@@ -17,7 +17,19 @@ import lz4.block
 
 from streamer.wire.codec import Part, pack_map, unpack_map
 from streamer.wire.errors import WireError
-from streamer.wire.items import Answer, Arrived, Change, Idle, Item, Overflow, ReplayDone, Resumed, Tick
+from streamer.wire.items import (
+    Answer,
+    Arrived,
+    Change,
+    Denoise,
+    Idle,
+    Item,
+    NewNetwork,
+    Overflow,
+    ReplayDone,
+    Resumed,
+    Tick,
+)
 
 MAGIC: Final = b"SWJ1"
 _HEAD = struct.Struct("<4sBxxxIQI")  # magic, kind, bytes of map, bytes of parts, crc
@@ -26,6 +38,7 @@ OPEN: Final = 1
 CLOSED: Final = 2
 _KINDS: Final[dict[int, type[Any]]] = {
     16: Arrived, 17: Tick, 18: Idle, 19: Overflow, 20: ReplayDone, 21: Resumed, 22: Change, 23: Answer,
+    24: Denoise, 25: NewNetwork,
 }  # fmt: skip
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 
@@ -51,7 +64,7 @@ def pack_record(record: Record) -> list[Part]:
     else:
         kind = _NUMBERS[type(record)]
         value = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "parts"}
-        if isinstance(record, Arrived):
+        if isinstance(record, Arrived | NewNetwork):
             parts = [_compressed(p) for p in record.parts]
             value["sizes"] = [memoryview(p).nbytes for p in record.parts]
             value["stored"] = [memoryview(p).nbytes for p in parts]
@@ -98,16 +111,18 @@ def _record(kind: int, value: dict[str, Any], payload: memoryview) -> Record:
     made = _KINDS.get(kind)
     if made is None:
         raise ValueError(f"record of unknown kind {kind}")
-    if made is not Arrived:
+    if made not in {Arrived, NewNetwork}:
         item: Item = made(**value)
         return item
-    parts, at, sizes = [], 0, value.pop("sizes")
+    parts: list[Part] = []
+    at, sizes = 0, value.pop("sizes")
     # Recordings of before compression have no `stored`.
     for size, stored in zip(sizes, value.pop("stored", sizes), strict=True):
         part = payload[at : at + stored]
         parts.append(part if stored == size else lz4.block.decompress(part, uncompressed_size=size))
         at += stored
-    return Arrived(parts=parts, **value)
+    whole: Item = made(parts=parts, **value)
+    return whole
 
 
 def _compressed(part: Part) -> Part:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -242,6 +244,20 @@ def test_a_wrong_configuration_ends_with_78(tmp_path: Path) -> None:
     with Process(tmp_path, "--results", "tcp://0.0.0.0:5556") as daemon:
         assert daemon.ended() == CONFIG
     assert "scanwise keys" in daemon.log
+
+
+def test_a_corrupt_network_ends_with_78_and_the_key(scene_network: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "networks"
+    shutil.copytree(scene_network.parent, folder)
+    content = bytearray((folder / scene_network.name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / scene_network.name).write_bytes(content)
+    file = tmp_path / "scanwise.toml"
+    file.write_text(f"[networks]\nfolders = [{json.dumps(str(folder))}]\n")
+    with Process(tmp_path, "--config", str(file)) as daemon:
+        assert daemon.ended() == CONFIG
+    assert "networks.folders" in daemon.log
+    assert "is not the file that its card describes" in daemon.log
 
 
 def test_a_wrong_command_line_ends_with_2(tmp_path: Path) -> None:

@@ -1,0 +1,223 @@
+"""A network beside the linear model of one series: which positions it looks at, and what follows from it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from models.axis import Axis
+from models.card import ModelCard
+from models.inference import TrainedNetwork
+from models.linear import LinearEngine
+from models.prepared import PreparedEngine
+from models.second_opinion import Opinion, SecondOpinion, misfit
+from streamer.events import Count, Event, Log, Publish
+from streamer.wire import Result, f4
+from streamer.wire.items import NewNetwork
+
+OUT_OF_DOMAIN: Final = 2
+"""Flag: linear model and network disagree by more than noise allows."""
+_AT_END: Final = 1 << 15
+_WATCHED: Final = 8
+_LINEAR, _NETWORK = 0.0, 1.0
+
+Build = Callable[[NewNetwork], TrainedNetwork]
+
+
+def build(item: NewNetwork) -> TrainedNetwork:
+    """Make a network of what a recording holds."""
+    card = ModelCard.model_validate_json(item.card)
+    model = onnx.load_model_from_string(bytes(item.parts[0]))
+    return TrainedNetwork(model, card, device=item.device, precision=item.precision)  # type: ignore[arg-type]
+
+
+class Denoising:
+    """Queue of positions for a network, and what is known from it.
+
+    Parameters
+    ----------
+    series : str
+    n_positions : int
+    technique : str
+    """
+
+    def __init__(self, series: str, n_positions: int, technique: str) -> None:
+        self._series, self._technique, self._n_positions = series, technique, n_positions
+        self._opinion: SecondOpinion | None = None
+        self.version = 0
+        """Number of the network, from 1; 0 where there is none."""
+        self._queue: deque[NDArray[Any]] = deque()
+        self.waiting = 0
+        """Positions that the network has not seen as they are now."""
+        self._due: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
+        self._flagged: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
+        self._basis_version = 0
+        self._channels: dict[str, tuple[int, int]] = {}
+        self._windows: dict[str, NDArray[np.float32]] = {}
+        self._shown = self._empty()
+
+    def _empty(self) -> NDArray[np.float32]:
+        return np.full(self._n_positions, np.nan, dtype=np.float32)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no network."""
+        return self._opinion is None
+
+    def take(self, network: TrainedNetwork, axis: Axis, engine: LinearEngine) -> list[Event]:
+        """Begin to use a network; one that does not fit is told and left out."""
+        why = self.misfit(network.card, axis, engine)
+        name = network.card.name
+        if why is not None:
+            return [Log("warning", "network", f"network {name!r} is not used for series {self._series!r}: {why}")]
+        self._opinion = SecondOpinion(network)
+        self.version += 1
+        self._enqueue(np.flatnonzero(engine.visits > 0))
+        kind = network.card.architecture.kind
+        text = f"network {name!r} ({kind}, {network.precision}, {network.device}) looks at series {self._series!r}"
+        return [Log("info", "network", text), Count("network_version", n=self.version)]
+
+    def misfit(self, card: ModelCard, axis: Axis, engine: LinearEngine) -> str | None:
+        """Return why a network does not fit the series, None where it does."""
+        if isinstance(engine, PreparedEngine):
+            return "spectra are prepared first, and it was trained on counts as they come"
+        return misfit(card, self._technique, axis, engine.noise)
+
+    def recheck(self, axis: Axis, engine: LinearEngine) -> list[Event]:
+        """Take a corrected axis: the network may no longer fit."""
+        if self._opinion is None:
+            return []
+        why = self.misfit(self._opinion.network.card, axis, engine)
+        if why is None:
+            return []
+        name, self._opinion = self._opinion.network.card.name, None
+        self._next(self.waiting)
+        return [Log("warning", "network", f"network {name!r} is no longer used: {why}"), Count("network_version", n=0)]
+
+    def visited(self, index: NDArray[Any]) -> None:
+        """Let the network look at positions when there is time."""
+        if self._opinion is not None:
+            # One that predicts worse than the linear model is only watched, in case that changes.
+            self._enqueue(index[index % _WATCHED == 0] if self._opinion.is_worse else index)
+
+    def _enqueue(self, index: NDArray[Any]) -> None:
+        fresh = np.unique(index[~self._due[index]])
+        if fresh.size:
+            self._due[fresh] = True
+            self._queue.append(fresh)
+            self.waiting += fresh.size
+
+    def _next(self, rows: int) -> NDArray[Any]:
+        """Take up to so many positions from the queue."""
+        taken: list[NDArray[Any]] = []
+        while self._queue and rows > 0:
+            first = self._queue.popleft()
+            if first.size > rows:
+                self._queue.appendleft(first[rows:])
+            taken.append(first[:rows])
+            rows -= taken[-1].size
+        index = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
+        self._due[index] = False
+        self.waiting -= index.size
+        return index
+
+    def watch(self, windows: Mapping[str, tuple[int, int]]) -> None:
+        """Keep maps of these channel ranges."""
+        if dict(windows) == self._channels:
+            return
+        self._channels = dict(windows)
+        kept = {label: self._windows[label] for label in windows if label in self._windows}
+        self._windows = {label: kept.get(label, self._empty()) for label in windows}
+
+    def work(self, engine: LinearEngine, rows: int) -> list[Event]:
+        """Look at up to so many positions; return what others should know of them."""
+        opinion = self._opinion
+        if opinion is None or engine.basis is None:
+            return []
+        if engine.basis.version != self._basis_version:
+            # A better linear model may agree now.
+            self._basis_version = engine.basis.version
+            self._enqueue(np.flatnonzero(self._flagged))
+        before = opinion.looked, opinion.outside, opinion.disagreed, opinion.spoke
+        found = opinion.look(engine, self._next(rows))
+        if found is None:
+            return []
+        after = opinion.looked, opinion.outside, opinion.disagreed, opinion.spoke
+        words = ("looked", "outside", "disagreed", "spoke")
+        counts = [Count("network", word, b - a) for word, a, b in zip(words, before, after, strict=True) if b > a]
+        self._note(found)
+        return [*self._flags(engine, found), *self._spoken(found), *counts]
+
+    def _note(self, found: Opinion) -> None:
+        self._shown[found.index] = np.where(found.speaks, _NETWORK, _LINEAR)
+        for label, (lo, hi) in self._channels.items():
+            sums = found.spectra[:, lo:hi].sum(axis=1, dtype=np.float64)
+            self._windows[label][found.index] = np.where(found.speaks, sums, np.nan)
+
+    def _flags(self, engine: LinearEngine, found: Opinion) -> Iterator[Event]:
+        """Say again what is known of positions whose flag has changed."""
+        changed = found.disagree | self._flagged[found.index]
+        self._flagged[found.index] = found.disagree
+        index = found.index[changed].astype(np.uint32)
+        if not index.size or engine.basis is None:
+            return
+        anomaly = engine.anomaly[index]
+        flag = (engine.p_value[index] <= engine.config.false_alarm).astype(np.uint8)
+        flag |= np.where(found.disagree[changed], np.uint8(OUT_OF_DOMAIN), np.uint8(0))
+        arrays = {"index": index, "scores": engine.scores_at(index), "anomaly": anomaly, "flag": flag}
+        yield Publish(Result("result", {"series": self._series, "model": engine.basis.version, **self._who()}, arrays))
+
+    def _spoken(self, found: Opinion) -> Iterator[Event]:
+        if not found.speaks.any() or self._opinion is None:
+            return
+        index, spectra = found.index[found.speaks].astype(np.uint32), f4(found.spectra[found.speaks])
+        kind = self._opinion.network.card.architecture.kind
+        head = {"series": self._series, "model": self.version, "kind": kind, **self._who()}
+        yield Publish(Result("denoised", head, {"index": index, "denoised": spectra}))
+
+    def _who(self) -> dict[str, Any]:
+        return {"network": self.version}
+
+    def finish(self, engine: LinearEngine) -> list[Event]:
+        """Look at what is left, at the end of the series, up to a bound."""
+        return self.work(engine, _AT_END) if self.waiting else []
+
+    def maps(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Maps (P,): where the network is shown (1) and where not (0), and its windows; NaN where it has not looked."""
+        if self._opinion is not None:
+            yield "network", self._shown
+            for label, sums in self._windows.items():
+                yield f"network/{label}", sums
+
+    def spectrum(self, engine: LinearEngine, index: int) -> NDArray[np.float32] | None:
+        """What the network makes of the counts (D,) of a position; None without one."""
+        if self._opinion is None:
+            return None
+        return self._opinion.spectrum(engine.spectrum(index)[0], int(engine.visits[index]), engine.noise)
+
+    def status(self) -> dict[str, Any] | None:
+        """What the status says of the network; None without one."""
+        opinion = self._opinion
+        if opinion is None:
+            return None
+        card, looked = opinion.network.card, max(opinion.looked, 1)
+        merit, judged = opinion.merit, opinion.merit.n > 1
+        return {
+            "name": card.name,
+            "kind": card.architecture.kind,
+            "version": self.version,
+            "device": opinion.network.device,
+            "precision": opinion.network.precision,
+            "speaks": opinion.may_speak,
+            "looked": opinion.looked,
+            "inside": 1.0 - opinion.outside / looked,
+            "shown": opinion.spoke / looked,
+            "disagreements": opinion.disagreed,
+            "merit": merit.median if judged else None,
+            "merit_error": merit.error if judged else None,
+        }
