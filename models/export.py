@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from models.card import Architecture
@@ -106,6 +107,30 @@ def _folded(network: Network) -> Network:
             ready.last = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             ready.last.weight.copy_(weight)
     return ready
+
+
+def with_weights(model: onnx.ModelProto, network: Network) -> onnx.ModelProto:
+    """Return an exported network with the weights of one of the same architecture: no new export is needed.
+
+    Raises
+    ------
+    ValueError
+        Where a weight has no place, or its place another shape.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    held = {name: value.detach().numpy() for name, value in _folded(network).state_dict().items()}
+    for tensor in made.graph.initializer:
+        if tensor.name not in held:
+            continue
+        value = held[tensor.name]
+        if list(tensor.dims) != list(value.shape):
+            raise ValueError(f"{tensor.name} is {list(tensor.dims)} in the file and {list(value.shape)} in the network")
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), tensor.name))
+    missing = {name for name, _ in network.named_parameters()} - {t.name for t in made.graph.initializer}
+    if missing:
+        raise ValueError(f"the file has no place for {', '.join(sorted(missing))}")
+    return made
 
 
 def from_onnx(path: Path, architecture: Architecture) -> Network:

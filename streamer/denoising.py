@@ -17,12 +17,15 @@ from models.linear import LinearEngine
 from models.prepared import PreparedEngine
 from models.second_opinion import Opinion, SecondOpinion, misfit
 from streamer.events import Count, Event, Log, Publish
+from streamer.succession import Succession
 from streamer.wire import Result, f4
 from streamer.wire.items import NewNetwork
 
 OUT_OF_DOMAIN: Final = 2
 """Flag: linear model and network disagree by more than noise allows."""
 _AT_END: Final = 1 << 15
+_BLOCK: Final = 64
+"""Spectra in one call: more would not stay in the processor's cache between two layers."""
 _WATCHED: Final = 8
 _LINEAR, _NETWORK = 0.0, 1.0
 
@@ -33,7 +36,7 @@ def build(item: NewNetwork) -> TrainedNetwork:
     """Make a network of what a recording holds."""
     card = ModelCard.model_validate_json(item.card)
     model = onnx.load_model_from_string(bytes(item.parts[0]))
-    return TrainedNetwork(model, card, device=item.device, precision=item.precision)  # type: ignore[arg-type]
+    return TrainedNetwork(model, card, rows=_BLOCK, device=item.device, precision=item.precision)  # type: ignore[arg-type]
 
 
 class Denoising:
@@ -52,8 +55,8 @@ class Denoising:
         self.version = 0
         """Number of the network, from 1; 0 where there is none."""
         self._queue: deque[NDArray[Any]] = deque()
-        self.waiting = 0
-        """Positions that the network has not seen as they are now."""
+        self._queued = 0
+        self._succession = Succession(series)
         self._due: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
         self._flagged: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
         self._basis_version = 0
@@ -63,6 +66,16 @@ class Denoising:
 
     def _empty(self) -> NDArray[np.float32]:
         return np.full(self._n_positions, np.nan, dtype=np.float32)
+
+    @property
+    def waiting(self) -> int:
+        """Spectra that a network has to look at."""
+        return self._queued + self._succession.waiting
+
+    @property
+    def network(self) -> TrainedNetwork | None:
+        """The network in use."""
+        return None if self._opinion is None else self._opinion.network
 
     @property
     def is_idle(self) -> bool:
@@ -75,12 +88,22 @@ class Denoising:
         name = network.card.name
         if why is not None:
             return [Log("warning", "network", f"network {name!r} is not used for series {self._series!r}: {why}")]
+        changed = self._use(network, engine)
+        kind = network.card.architecture.kind
+        text = f"network {name!r} ({kind}, {network.precision}, {network.device}) looks at series {self._series!r}"
+        return [Log("info", "network", text), *changed]
+
+    def _use(self, network: TrainedNetwork, engine: LinearEngine) -> list[Event]:
         self._opinion = SecondOpinion(network)
         self.version += 1
         self._enqueue(np.flatnonzero(engine.visits > 0))
-        kind = network.card.architecture.kind
-        text = f"network {name!r} ({kind}, {network.precision}, {network.device}) looks at series {self._series!r}"
-        return [Log("info", "network", text), Count("network_version", n=self.version)]
+        return [Count("network_version", n=self.version)]
+
+    def challenge(self, network: TrainedNetwork, engine: LinearEngine, label: NDArray[Any] | None) -> list[Event]:
+        """Let a network that learnt from the scan prove itself against the one in use."""
+        if self.network is not None:
+            self._succession.challenge(self.network, network, engine, label)
+        return []
 
     def misfit(self, card: ModelCard, axis: Axis, engine: LinearEngine) -> str | None:
         """Return why a network does not fit the series, None where it does."""
@@ -96,7 +119,8 @@ class Denoising:
         if why is None:
             return []
         name, self._opinion = self._opinion.network.card.name, None
-        self._next(self.waiting)
+        self._next(self._queued)
+        self._succession = Succession(self._series)
         return [Log("warning", "network", f"network {name!r} is no longer used: {why}"), Count("network_version", n=0)]
 
     def visited(self, index: NDArray[Any]) -> None:
@@ -110,7 +134,7 @@ class Denoising:
         if fresh.size:
             self._due[fresh] = True
             self._queue.append(fresh)
-            self.waiting += fresh.size
+            self._queued += fresh.size
 
     def _next(self, rows: int) -> NDArray[Any]:
         """Take up to so many positions from the queue."""
@@ -123,7 +147,7 @@ class Denoising:
             rows -= taken[-1].size
         index = np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)
         self._due[index] = False
-        self.waiting -= index.size
+        self._queued -= index.size
         return index
 
     def watch(self, windows: Mapping[str, tuple[int, int]]) -> None:
@@ -143,15 +167,27 @@ class Denoising:
             # A better linear model may agree now.
             self._basis_version = engine.basis.version
             self._enqueue(np.flatnonzero(self._flagged))
+        rows -= self._succession.work(engine, rows)
+        events = self._succeeded(engine, *self._succession.verdict())
+        return events + self._look(engine, self._next(max(rows, 0)))
+
+    def _succeeded(self, engine: LinearEngine, network: TrainedNetwork | None, told: list[Event]) -> list[Event]:
+        return told if network is None else [*told, *self._use(network, engine)]
+
+    def _look(self, engine: LinearEngine, index: NDArray[Any]) -> list[Event]:
+        opinion = self._opinion
+        if opinion is None:
+            return []
         before = opinion.looked, opinion.outside, opinion.disagreed, opinion.spoke
-        found = opinion.look(engine, self._next(rows))
+        found = opinion.look(engine, index)
         if found is None:
             return []
         after = opinion.looked, opinion.outside, opinion.disagreed, opinion.spoke
         words = ("looked", "outside", "disagreed", "spoke")
         counts = [Count("network", word, b - a) for word, a, b in zip(words, before, after, strict=True) if b > a]
         self._note(found)
-        return [*self._flags(engine, found), *self._spoken(found), *counts]
+        events = [*self._flags(engine, found), *self._spoken(found), *counts]
+        return events + self._succeeded(engine, *self._succession.watch(engine, found.index))
 
     def _note(self, found: Opinion) -> None:
         self._shown[found.index] = np.where(found.speaks, _NETWORK, _LINEAR)
@@ -211,6 +247,7 @@ class Denoising:
             "name": card.name,
             "kind": card.architecture.kind,
             "version": self.version,
+            **self._succession.status(),
             "device": opinion.network.device,
             "precision": opinion.network.precision,
             "speaks": opinion.may_speak,

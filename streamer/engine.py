@@ -277,6 +277,8 @@ class Engine:
                 metrics.decision(event.label, event.n)
             case "network":
                 metrics.network(event.label, event.n)
+            case "learnt":
+                metrics.learnt(event.label)
             case "network_version":
                 metrics.network_version(event.n)
             case "model":

@@ -68,7 +68,7 @@ class Log:
 class Count:
     """Something for the metrics: `name` with its label."""
 
-    name: Literal["rejected", "duplicates", "anomalies", "decisions", "model", "network", "network_version"]
+    name: Literal["rejected", "duplicates", "anomalies", "decisions", "model", "network", "network_version", "learnt"]
     label: str = ""
     n: int = 1
 

@@ -75,6 +75,7 @@ class Metrics:
         self._rank = gauge("rank", "Components of the model")
         self._model = gauge("model_version", "Version of the model")
         self._network = counter("network_positions", "What a network did with positions that it got", "outcome")
+        self._learnt = counter("network_learnt", "What became of networks that learnt during a scan", "outcome")
         self._network_version = gauge("network_version", "Number of the network in use, 0 without one")
         self._last_ns = 0
         self._age.set_function(self._data_age_s)
@@ -114,6 +115,10 @@ class Metrics:
     def network(self, outcome: str, n: int) -> None:
         """Count positions that a network has looked at: looked, outside (its domain), disagreed, spoke."""
         self._network.labels(outcome).inc(n)
+
+    def learnt(self, outcome: str) -> None:
+        """Count what became of a network that learnt: promoted, rejected, rolled_back."""
+        self._learnt.labels(outcome).inc()
 
     def network_version(self, version: int) -> None:
         """Set which network is in use."""

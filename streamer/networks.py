@@ -18,7 +18,8 @@ from models.card import ModelCard
 from models.inference import TrainedNetwork
 from models.noise import NoiseModel
 from models.precision import choose, made_up
-from models.second_opinion import compare, misfit
+from models.second_opinion import misfit
+from models.seen import compare
 from models.zoo import find_models
 from streamer.denoising import build
 from streamer.series import Series

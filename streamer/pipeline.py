@@ -143,7 +143,10 @@ class Pipeline:
             return current.denoise(item.rows)
         if item.series != current.name:
             return []
-        return current.denoising.take(self._build_network(item), current.axis, current.engine)
+        network = self._build_network(item)
+        if item.learnt:
+            return current.denoising.challenge(network, current.engine, current.phase_labels)
+        return current.denoising.take(network, current.axis, current.engine)
 
     # Messages of instruments
 

@@ -264,6 +264,11 @@ class Series:
             self.phases.work()
 
     @property
+    def phase_labels(self) -> NDArray[np.int32] | None:
+        """Phase of each position (P,), -1 where it is not known."""
+        return None if self.phases is None else self.phases.label
+
+    @property
     def wants_network(self) -> bool:
         """Whether a network may be looked for: there is none, and the noise is known."""
         known = self.header.noise is not None or self.engine.basis is not None

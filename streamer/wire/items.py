@@ -71,6 +71,8 @@ class NewNetwork:
         auto, cpu or cuda.
     parts : sequence of bytes-like
         One: the ONNX file.
+    learnt : bool
+        It learnt from this scan, and has to prove itself first.
     """
 
     t_ns: int
@@ -79,6 +81,7 @@ class NewNetwork:
     precision: str
     device: str
     parts: Sequence[Part]
+    learnt: bool = False
 
 
 @dataclass(frozen=True)

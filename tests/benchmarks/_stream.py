@@ -36,6 +36,8 @@ class Stream:
         Mean counts of a spectrum.
     n_spectra, side, n_channels, block : int
         Spectra in all, positions along each axis, channels, spectra in a message.
+    rate : float
+        Spectra a second; 0 for as fast as they are taken.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Stream:
     side: int = 512
     n_channels: int = 2048
     block: int = 256
+    rate: float = 0.0
 
     @property
     def n_blocks(self) -> int:
@@ -153,7 +156,9 @@ def _send(pipe: Connection, url: str) -> None:
         pipe.recv()
         push.send_multipart(stream.header())
         first_s = time.monotonic()
-        for message in messages:
+        for number, message in enumerate(messages):
+            if stream.rate:
+                time.sleep(max(0.0, first_s + number * stream.block / stream.rate - time.monotonic()))
             push.send_multipart(message, copy=False)
         pipe.send(Sent(stream.n_spectra, n_counts, nbytes, first_s, time.monotonic()))
         pipe.recv()

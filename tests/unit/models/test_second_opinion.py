@@ -14,7 +14,8 @@ from models.card import ModelCard, NoiseCard
 from models.inference import TrainedNetwork
 from models.linear import LinearEngine
 from models.noise import POISSON, NoiseModel
-from models.second_opinion import Domain, Opinion, SecondOpinion, Tally, compare, misfit
+from models.second_opinion import Domain, Opinion, SecondOpinion, misfit
+from models.seen import Tally, compare
 from models.thinning import squared_error
 from tests.networks import scene_axis, train_for
 from tests.unit.models.spectra import moving_line

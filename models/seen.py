@@ -1,0 +1,152 @@
+"""Spectra as two models get them to be compared, in the metric of counting noise; and what is kept of comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.base import Counts, Float32, Float64, as_dense
+from models.noise import NoiseModel
+from models.published import Published
+from models.thinning import thin
+
+_MEMORY: Final = 256
+_FLOOR: Final = 1e-3
+
+
+class Tally:
+    """Median and spread of numbers of which the latest `memory` count; a quarter of them may be anything."""
+
+    def __init__(self, memory: int = _MEMORY) -> None:
+        self._kept = np.zeros(memory)
+        self.n = 0
+
+    def add(self, values: Float64) -> None:
+        """Take further numbers."""
+        for value in values.tolist():
+            self._kept[self.n % self._kept.size] = value
+            self.n += 1
+
+    @property
+    def values(self) -> Float64:
+        """The numbers that count."""
+        return self._kept[: self.n]
+
+    @property
+    def median(self) -> float:
+        """Their median, 0 without any."""
+        return float(np.median(self.values)) if self.n else 0.0
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a normal distribution with the same middle half; infinite where it is not known."""
+        if self.n < 2:
+            return float("inf")
+        low, high = np.quantile(self.values, (0.25, 0.75))
+        return float((high - low) / 1.349)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the median."""
+        return float(np.sqrt(np.pi / 2) * self.spread / np.sqrt(max(self.values.size, 1)))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Weights (D,) of channels in units of counting noise at unit exposure, and the basis they belong to."""
+
+    published: Published
+    weight: Float32
+
+    @classmethod
+    def of(cls, published: Published) -> Metric:
+        variance = published.channel_variance
+        least = _FLOOR * float(variance.mean())
+        weight = np.divide(1.0, np.maximum(variance, least), out=np.zeros_like(variance), where=variance > 0)
+        return cls(published, weight.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Spectra as they are given to both models.
+
+    `quanta` (n, D) is what the network gets; `counts` (n, D) in float32 is the same as the detector has it, which took
+    `visits` (n,).
+    """
+
+    quanta: Counts
+    counts: Float32
+    visits: Float64
+    total: Float64
+    noise: NoiseModel
+
+    @classmethod
+    def of(cls, counts: Counts, visits: NDArray[Any], noise: NoiseModel) -> Seen:
+        visits = np.asarray(visits, dtype=np.float64)
+        dense = np.ascontiguousarray(as_dense(counts), dtype=np.float32)
+        if noise.is_poisson:
+            quanta = counts if isinstance(counts, sparse.csr_array) else dense
+            return cls(quanta, dense, visits, _totals(dense), noise)
+        offset = (visits * noise.offset).astype(np.float32)
+        quanta = (dense - offset[:, None]) / np.float32(noise.gain)
+        return cls(quanta, dense, visits, _totals(quanta), noise)
+
+    def counted(self, quanta: Float32) -> Float32:
+        """Quanta (n, D) in the detector's counts."""
+        if self.noise.is_poisson:
+            return quanta
+        offset = (self.visits * self.noise.offset).astype(np.float32)
+        return np.asarray(quanta * np.float32(self.noise.gain) + offset[:, None])
+
+    def exposure(self, published: Published) -> Float64:
+        """Variance (n,) summed over channels."""
+        total = self.counts.sum(axis=1, dtype=np.float64)
+        return published.test.noise.row_variance(total, self.visits, self.counts.shape[1])
+
+    def halves(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Seen, Seen]:
+        """Two independent measurements of half the dose from each of these rows."""
+        noise, visits = self.noise, 0.5 * self.visits[rows]
+        part = as_dense(self.quanta[rows])
+        read = 0.0 if noise.is_poisson else noise.read_sigma / noise.gain * float(np.sqrt(self.visits[rows].max()))
+        made = []
+        for quanta in thin(part, 0.5, rng, read):
+            half = Seen(quanta, quanta, visits, _totals(quanta), noise)
+            made.append(Seen(quanta, half.counted(quanta), visits, half.total, noise))
+        return made[0], made[1]
+
+
+def _totals(quanta: Float32) -> Float64:
+    return np.asarray(np.maximum(quanta, 0.0).sum(axis=1, dtype=np.float64))
+
+
+def linear_of(seen: Seen, published: Published) -> Float32:
+    """What the components make of spectra that were never stored (n, D)."""
+    scores = published.scores(published.project(seen.counts), seen.exposure(published))
+    return np.asarray(published.basis.mean + scores @ published.eigenspectra, dtype=np.float32)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def compare(
+    counts: Float32, network: Float32, linear: Float32, weight: Float32
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Squared distance (n,) of two predictions (n, D), and how much nearer the first is to the counts, weighted (D,).
+
+    |linear - counts|^2 - |network - counts|^2 = (network - linear) (2 counts - network - linear).
+    """
+    n, d = counts.shape
+    distance, lean = np.zeros(n), np.zeros(n)
+    for i in range(n):
+        apart = np.float32(0.0)
+        nearer = np.float32(0.0)
+        for c in range(d):
+            difference = network[i, c] - linear[i, c]
+            weighed = weight[c] * difference
+            apart += weighed * difference
+            nearer += weighed * (counts[i, c] + counts[i, c] - network[i, c] - linear[i, c])
+        distance[i], lean[i] = apart, nearer
+    return distance, lean
