@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Float64
+from models.mixture import share_errors
 
 _FIT_BELOW_EV = 55.0
 """Losses before the edge that tell its background."""
@@ -135,10 +136,9 @@ class FractionModel:
         spread = np.sqrt(np.maximum(covariance.sum(axis=(1, 2)), 0.0))[:, None]
         safe = np.where(total > spread, total, np.nan)
         raw = amounts / safe
-        gradient = (np.eye(self.n_references)[None] - raw[:, :, None]) / safe[:, :, None]
-        variance = np.einsum("nri,nij,nrj->nr", gradient, covariance, gradient)
+        errors = np.where(np.isfinite(safe), share_errors(amounts, covariance), np.nan)
         shares = np.clip(raw, 0.0, 1.0)
-        return shares / shares.sum(axis=1, keepdims=True), np.sqrt(variance)
+        return shares / shares.sum(axis=1, keepdims=True), errors
 
     def _misfit(self, spectra: Float64, amounts: Float64, base: Float64, weights: Float64) -> Float64:
         """Weighted squared residuals beyond those of counting, in their standard deviations."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64
 from models.composition import CompositionSpace, exposure_of, net_signal
+from models.neighbours import neighbours
 from models.noise import NoiseModel
 from models.phase_likelihood import CountLikelihood, GaussLikelihood
 from models.phase_mixture import Cloud, Likelihood, Mixture, Sample
@@ -116,6 +117,22 @@ class PhaseView:
 
         phases = tuple(carried(cloud) for cloud in mixture.phases)
         return Mixture(phases, mixture.share, dict(mixture.bridges), carried(mixture.rest), mixture.rest_share)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the spectra of a sample lie on the grid of the scan."""
+
+    positions: Positions
+    shape: tuple[int, ...]
+    view: PhaseView
+    scores: ScoreMap
+
+    def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
+        """Spectra of measured positions beside those of some rows, and which of the rows each is beside."""
+        beside, owner = neighbours(self.positions[rows], self.shape)
+        there = (self.scores.visits[beside] > 0) & self.view.usable(beside)
+        return self.view.sample(beside[there]), owner[there]
 
 
 def _exposure(scores: ScoreMap, noise: NoiseModel, positions: Positions) -> tuple[Float64, Float64]:

@@ -13,10 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done
 from models.linear import LinearEngine
-from models.neighbours import neighbours
 from models.phase_growth import PhaseLimits, first_mixture, grown, with_phase
 from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, whitening
-from models.phase_sample import PhaseView, Positions, spread_out
+from models.phase_sample import Grid, PhaseView, Positions, spread_out
 
 UNSEEN = -1
 _FEWEST = 64
@@ -112,11 +111,20 @@ class Phases:
         """Name of a phase."""
         return self._names.get(phase, f"phase {phase}")
 
+    def call(self, phase: int, name: str) -> None:
+        """Give a phase a name, unless somebody named it."""
+        self._names.setdefault(phase, name)
+
     def spectra(self) -> tuple[list[int], Float64]:
         """Numbers of the phases, and their spectra (C, D) of unit sum; none before there are two components."""
         if self._view is None or self._mixture is None:
             return [], np.zeros((0, self._map.n_channels))
         return list(self._ids), self._view.spectra(self._mixture.means)
+
+    @property
+    def found(self) -> tuple[PhaseView, Mixture, list[int]] | None:
+        """The mixture in force, where its coordinates are, and the numbers of its phases; None before there is one."""
+        return None if self._view is None or self._mixture is None else (self._view, self._mixture, list(self._ids))
 
     def seed(self, name: str, positions: Positions) -> int:
         """Make a phase of some positions, which stay its own whatever the mixture says; others may join.
@@ -221,7 +229,7 @@ class Phases:
         start = fresh if self._mixture is None else replace(self._mixture, rest=fresh.rest)
         start, ids, known = self._with_seeds(start, sample, positions, view)
         sample = replace(sample, known=known)
-        where = None if self._nav_shape is None else _Grid(positions, self._nav_shape, view, self._engine)
+        where = None if self._nav_shape is None else Grid(positions, self._nav_shape, view, self._map)
         before = yield from evaluate(start, sample, view.likelihood)
         numbers = [*ids, *(i for i in self._ids if i not in ids)]
         fit = yield from grown(start, sample, view.likelihood, self._limits, where)
@@ -375,19 +383,3 @@ class Phases:
             strange[rows] = squared > d + _STRANGE_SIGMA * np.sqrt(2.0 * d)
         self._strange[positions] = strange
         self._strangers += int(np.count_nonzero(strange))
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where the spectra of a sample lie on the grid of the scan."""
-
-    positions: Positions
-    shape: tuple[int, ...]
-    view: PhaseView
-    engine: LinearEngine
-
-    def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
-        """Spectra of measured positions beside those of some rows, and which of the rows each is beside."""
-        beside, owner = neighbours(self.positions[rows], self.shape)
-        there = (self.engine.visits[beside] > 0) & self.view.usable(beside)
-        return self.view.sample(beside[there]), owner[there]

@@ -113,6 +113,10 @@ class PreparedEngine(LinearEngine):
     def _expanded(self, spectra: NDArray[Any]) -> Float32:
         return self._layout.expand(spectra, self._share, outside=np.nan)
 
+    def of_sender(self, spectra: NDArray[Any]) -> Float32:
+        """Spectra (n, D) on the sender's axis of some (n, m) in channels of the model; NaN where that has none."""
+        return self._expanded(spectra)
+
     def process(self, index: Index, counts: Counts, replace: bool = False) -> BatchResult:
         """As `LinearEngine.process`, with counts (n, D) of the sender."""
         index = np.asarray(index, dtype=np.uint32)

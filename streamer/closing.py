@@ -32,6 +32,7 @@ class Portrait:
     header: Mapping[str, Any] = field(default_factory=dict)
     positions: NDArray[Any] | None = None
     basis: Result | None = None
+    endmembers: Result | None = None
     maps: dict[str, NDArray[Any]] = field(default_factory=dict)
     decisions: list[Mapping[str, Any]] = field(default_factory=list)
     status: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +43,8 @@ class Portrait:
             self.header, self.positions = result.head, result.arrays.get("positions")
         elif result.topic == "basis":
             self.basis = result
+        elif result.topic == "endmembers":
+            self.endmembers = result
         elif result.topic == "decision":
             self.decisions.append(result.head)
         elif result.topic.startswith("map/"):
@@ -49,12 +52,16 @@ class Portrait:
 
     def write(self, folder: Path, books: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
         """Write ``final.npz``: arrays by name, and ``meta``, a JSON string; no pickle."""
-        arrays: dict[str, Any] = dict(self.maps)
+        # Of an end-member that was none in the end, nothing is kept.
+        arrays: dict[str, Any] = {k: a for k, a in self.maps.items() if not ("abundance" in k and np.isnan(a).all())}
         meta: dict[str, Any] = {"header": self.header, "books": books, "timings": timings}
         meta |= {"decisions": self.decisions, "status": self.status}
         if self.basis is not None:
             arrays |= {f"basis/{k}": a for k, a in self.basis.arrays.items()}
             meta |= {k: self.basis.head.get(k) for k in ("model", "rank", "noise_edge")}
+        if self.endmembers is not None:
+            arrays |= {f"endmembers/{k}": a for k, a in self.endmembers.arrays.items()}
+            meta["endmembers"] = {k: self.endmembers.head[k] for k in ("end_members", "nonlinear")}
         if self.positions is not None:
             arrays["positions"] = self.positions
         if "axis" in self.header:

@@ -196,6 +196,12 @@ class PhaseSection(Section):
         return PhaseLimits(self.least, self.most)
 
 
+class UnmixingSection(Section):
+    """How much of each end-member a position is; needs phases. Worked on only while nothing else waits."""
+
+    enabled: bool = Field(True, description="find end-members, and map their abundances")
+
+
 class PipelineConfig(Section):
     """Everything that the pure part of the daemon can be told."""
 
@@ -215,6 +221,7 @@ class PipelineConfig(Section):
     anomaly: AnomalySection = AnomalySection()
     steps: StepsByTechnique = StepsByTechnique()
     phases: PhaseSection = PhaseSection()
+    unmixing: UnmixingSection = UnmixingSection()
 
     def engine(self) -> LinearConfig:
         """Return what the linear engine takes."""

@@ -11,12 +11,15 @@ from models.axis import Axis
 from models.known import KnownPhases
 from models.linear import LinearEngine
 from models.noise import NoiseModel
+from models.phases import Phases
 from models.prepared import make_engine
 from models.steps import StepsConfig
+from models.unmixing import Unmixing
 from streamer.config import PipelineConfig
 from streamer.wire import AxisMap, HeaderMap, NoiseMap
 
 _AT_ONCE = 512
+_POOLED = 64
 
 
 def model_axis(axis: AxisMap) -> Axis:
@@ -45,6 +48,16 @@ def engine_of(
         return make_engine(*known, StepsConfig()), [f"no preprocessing: {error}"]
 
 
+def constituents_of(
+    engine: LinearEngine, nav_shape: tuple[int, ...] | None, axis: Axis, config: PipelineConfig
+) -> tuple[Phases | None, Unmixing | None]:
+    """Return what looks for phases among the positions of an engine, and for mixtures of them, if wanted."""
+    if not config.phases.enabled:
+        return None, None
+    phases = Phases(engine, axis.peak_width_channels(), nav_shape, config.phases.limits())
+    return phases, Unmixing(engine, phases) if config.unmixing.enabled else None
+
+
 def known_of(header: HeaderMap, axis: Axis, config: PipelineConfig) -> tuple[KnownPhases | None, list[str]]:
     """Return the configured library made ready for a series, and what the operator should know of it."""
     if config.library is None:
@@ -62,6 +75,20 @@ def known_maps(known: KnownPhases, engine: LinearEngine) -> dict[str, NDArray[np
     for _, counts in _counts(engine, measured):
         total += counts.sum(axis=0)
     return known.maps(_counts(engine, measured), total, engine.n_positions, engine.noise, engine.visits)
+
+
+def name_phases(known: KnownPhases, engine: LinearEngine, phases: Phases) -> None:
+    """Give each phase the name that a library has for what its surest positions have in common."""
+    sure = phases.confidence * (1.0 - np.nan_to_num(phases.mixed))
+    for info in phases.infos:
+        mine = np.flatnonzero(phases.label == info.id)
+        surest = mine[np.argsort(-sure[mine], kind="stable")[:_POOLED]]
+        if not surest.size:
+            continue
+        total = sum(counts.sum(axis=0) for _, counts in _counts(engine, surest))
+        named = known.name(np.asarray(total)[None], engine.noise, float(engine.visits[surest].sum()))
+        if named and named[0].name is not None:
+            phases.call(info.id, named[0].name)
 
 
 def _counts(engine: LinearEngine, index: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from streamer.wire import Part, Result, encode_result
 
 SUBSCRIBE = 1
-_KEPT = frozenset({"series", "basis", "status"})
+_KEPT = frozenset({"series", "basis", "status", "endmembers"})
 
 
 class Hub:
@@ -58,8 +58,8 @@ class Hub:
         return any(encoded.startswith(prefix) for prefix in self._wanted)
 
     def last(self, prefixes: Iterable[bytes]) -> list[Sequence[Part]]:
-        """Return the kept messages that match any of `prefixes`: series, basis, status, then maps."""
+        """Return the kept messages that match any of `prefixes`: series, basis, status, end-members, then maps."""
         wanted = tuple(prefixes)
-        first = [t for t in ("series", "basis", "status") if t in self._last]
+        first = [t for t in ("series", "basis", "status", "endmembers") if t in self._last]
         topics = first + [t for t in self._last if t not in _KEPT]
         return [self._last[t] for t in topics if t.encode().startswith(wanted)]

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from streamer.plot_abundances import abundances_figure, has_abundances
 from streamer.plot_labels import draw_labels, label_extremes, peak_labels
 from streamer.plot_maps import QUALITY, Look, draw_map, limits_of
 from streamer.plot_phases import draw_phases, has_phases, phases_figure
@@ -49,6 +50,8 @@ def draw_report(run: Run, folder: Path) -> list[str]:
         figures["scores.png"] = scores_figure
     if has_phases(run):
         figures["phases.png"] = phases_figure
+    if has_abundances(run):
+        figures["abundances.png"] = abundances_figure
     if run.basis:
         figures |= {"scree.png": scree_figure, "eigenspectra.png": eigenspectra_figure}
         figures["overview.png"] = overview_figure

@@ -15,6 +15,7 @@ import typer
 
 from streamer.compression import compression
 from streamer.run_data import Run
+from streamer.spectrum_files import write_end_members
 
 NUMBERS: Final = "numbers.json"
 
@@ -43,7 +44,8 @@ def make_report(folder: Path) -> dict[str, Any]:
 
     run = Run.load(folder)
     pictures = draw_report(run, folder)
-    said: dict[str, Any] = _finite(numbers(run) | {"pictures": pictures})
+    files = write_end_members(run, folder)
+    said: dict[str, Any] = _finite(numbers(run) | {"pictures": pictures, "files": files})
     (folder / NUMBERS).write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
     return said
 
@@ -64,6 +66,7 @@ def numbers(run: Run) -> dict[str, Any]:
         "ranks": status.get("ranks") or {},
         "live_error": status.get("live_error"),
         "compression": compression(run),
+        "unmixing": run.meta.get("endmembers"),
         "timings": timings,
         "decisions": run.decisions,
         "maps": {name: _range(values) for name, values in run.maps.items()},
@@ -96,7 +99,7 @@ def report_command(
     except (OSError, ValueError) as error:
         typer.echo(f"scanwise report: {error}", err=True)
         raise typer.Exit(1) from error
-    for name in [*said["pictures"], NUMBERS]:
+    for name in [*said["pictures"], *said["files"], NUMBERS]:
         typer.echo(str(folder / name))
     if said["compression"]:
         typer.echo(said["compression"]["text"])

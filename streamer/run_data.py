@@ -49,6 +49,8 @@ class Run:
         Calibrated spectral axis.
     basis : map of arrays
         mean f4[D], eigenspectra f4[K, D], eigenvalues f4[m]; empty where no model was made.
+    endmembers : f4[M, D], optional
+        Spectra of the end-members that ``meta`` lists.
     positions : f8[n, d], optional
         Coordinates of positions that are no grid.
     meta : map
@@ -59,6 +61,7 @@ class Run:
     maps: Mapping[str, NDArray[Any]]
     axis: NDArray[np.float64]
     basis: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    endmembers: NDArray[np.float32] | None = None
     positions: NDArray[np.float64] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,6 +86,7 @@ class Run:
             maps=_below(arrays, "map/"),
             axis=arrays.get("axis/values", np.empty(0)),
             basis=_below(arrays, "basis/"),
+            endmembers=arrays.get("endmembers/spectra"),
             positions=arrays.get("positions"),
             meta={k: v for k, v in meta.items() if k != "header"},
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.phases import Phases
+from models.unmixing import Unmixing
 from streamer.announce import Anomalies, basis_event, series_event
 from streamer.config import PipelineConfig
 from streamer.deciding import Deciding
@@ -16,7 +17,7 @@ from streamer.decisions import NS_PER_S
 from streamer.denoising import Denoising
 from streamer.discovery import Discovery
 from streamer.events import AskReplay, Count, Event, Log, Publish
-from streamer.fitting import engine_of, known_maps, known_of, model_axis
+from streamer.fitting import constituents_of, engine_of, known_maps, known_of, model_axis, name_phases
 from streamer.placed import Placed, groups, join
 from streamer.replays import ReplayPlan, allowed_endpoint
 from streamer.scan import Scan
@@ -59,9 +60,8 @@ class Series:
         self.scan = Scan(header)
         self.axis = model_axis(header.map.axis)
         self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, config)
-        grid = None if self.scan.positions is not None else tuple(header.map.nav_shape)
-        width, limits = self.axis.peak_width_channels(), config.phases.limits()
-        self.phases = Phases(self.engine, width, grid, limits) if config.phases.enabled else None
+        self._grid = None if self.scan.positions is not None else tuple(header.map.nav_shape)
+        self.phases, self.unmixing = constituents_of(self.engine, self._grid, self.axis, config)
         self.denoising = Denoising(name, self.scan.n_positions, self.header.technique)
         self.plan = ReplayPlan(origin)
         self.plan.seen(origin)
@@ -72,6 +72,7 @@ class Series:
         self.resumed = False
         self.closed = False
         self._endpoint: str | None = None
+        self._turn = 0
         self._pending: list[Placed] = []
         self._last_arrival_ns = opened_ns
         self._schedule = PromotionSchedule(opened_ns)
@@ -115,6 +116,7 @@ class Series:
             if not self.scan.books.processed:
                 # Steps that speak of energies are for the calibrated axis, if it comes with the first data.
                 self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, self.config)
+                self.phases, self.unmixing = constituents_of(self.engine, self._grid, self.axis, self.config)
                 events = self.told()
             events += self.denoising.recheck(self.axis, self.engine)
         self._pending.append(placed)
@@ -254,14 +256,20 @@ class Series:
     @property
     def wants_background(self) -> bool:
         """Whether idle time could be used."""
-        return self.engine.wants_background or (self.phases is not None and self.phases.wants_work)
+        return self.engine.wants_background or any(look.wants_work for look in self._looks)
+
+    @property
+    def _looks(self) -> list[Phases | Unmixing]:
+        return [look for look in (self.phases, self.unmixing) if look is not None]
 
     def background(self) -> None:
-        """Use idle time: do one piece of what the model has to do besides, or else of the phases."""
-        if self.engine.wants_background or self.phases is None:
-            self.engine.background()
+        """Use idle time: do one piece of what the model has to do besides, or else of phases and unmixing in turn."""
+        waiting = [] if self.engine.wants_background else [look for look in self._looks if look.wants_work]
+        if waiting:
+            self._turn += 1
+            waiting[self._turn % len(waiting)].work()
         else:
-            self.phases.work()
+            self.engine.background()
 
     @property
     def phase_labels(self) -> NDArray[np.int32] | None:
@@ -310,8 +318,8 @@ class Series:
         """Refit, re-project, and return the last basis and the books; maps are published in between."""
         self.engine.finish()
         groups = self._discover(final=True)
-        if self.phases is not None:
-            self.phases.finish()
+        for look in self._looks:
+            look.finish()
         self.closed = True
         told = self._name_positions()
         books = {**self.scan.report(), "exit_status": self._exit_status}
@@ -328,6 +336,8 @@ class Series:
         known, warnings = known_of(self.header, self.axis, self.config)
         if known is not None and self.engine.basis is not None:
             self.known_names, self.known_maps = known.names, known_maps(known, self.engine)
+            if self.phases is not None:
+                name_phases(known, self.engine, self.phases)
         return [Log("warning", "library", text) for text in warnings]
 
     def series_event(self, event: Literal["start", "end"], books: dict[str, Any] | None = None) -> Publish:

@@ -15,6 +15,7 @@ from models.prepared import PreparedEngine
 from streamer.announce import basis_event
 from streamer.requests import RequestError
 from streamer.series import Series
+from streamer.unmixed import abundance_names, abundances, end_members
 from streamer.wire import Result, f4
 
 PIECE = 4096
@@ -55,6 +56,9 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
         yield from engine.step_maps().items()
     yield from series.known_maps.items()
     yield from series.denoising.maps()
+    if series.unmixing is not None and series.unmixing.labels:
+        labels = list(series.unmixing.labels)
+        yield from _in_pieces(series, abundance_names(labels), partial(abundances, series.unmixing, labels))
 
 
 def _error(engine: LinearEngine, channels: tuple[int, int], index: NDArray[np.int64]) -> list[NDArray[Any]]:
@@ -70,15 +74,19 @@ def _in_pieces(
 ) -> Iterator[tuple[str, NDArray[Any]] | None]:
     """Maps made of some positions at a time, all by one model: begun again where it changes in between."""
     parts: list[Sequence[NDArray[Any]]] = []
-    revision, n = series.engine.revision, series.scan.n_positions
+    revision, n = _revision(series), series.scan.n_positions
     while len(parts) * PIECE < n:
         first = len(parts) * PIECE
         parts.append(made(np.arange(first, min(first + PIECE, n))))
         if first + PIECE < n:
             yield None
-        if series.engine.revision != revision:
-            revision, parts = series.engine.revision, []
+        if _revision(series) != revision:
+            revision, parts = _revision(series), []
     yield from zip(names, (np.concatenate(column) for column in zip(*parts, strict=True)), strict=True)
+
+
+def _revision(series: Series) -> tuple[int, int]:
+    return series.engine.revision, series.unmixing.revision if series.unmixing is not None else 0
 
 
 def _shaped(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
@@ -117,6 +125,7 @@ def map_round(series: Series) -> Iterator[Result | None]:
             yield None
         else:
             yield Result(f"map/{found[0]}", {"series": series.name, "model": _model(series)}, dict([found]))
+    yield from end_members(series, _model(series))
 
 
 def idle_status(rejected: Mapping[str, int]) -> dict[str, Any]:
@@ -146,6 +155,7 @@ def status(series: Series) -> dict[str, Any]:
         "last_decision": decisions[-1] if decisions else None,
         "phases": series.phases.summary() if series.phases is not None else [],
         "network": series.denoising.status(),
+        "unmixing": series.unmixing.summary() if series.unmixing is not None else None,
         **series.engine.state_summary(),
     }
 

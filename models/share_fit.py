@@ -1,0 +1,81 @@
+"""Shares of known spectra in counts, by their full likelihood, in as few sums of channels as tell as much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.base import Counts, Float64, as_dense
+from models.mixture import fit_mixtures, share_errors
+from models.noise import NoiseModel
+
+_ENOUGH = 0.995
+_FINENESS = (8, 16, 32, 64, 128)
+
+
+def pooled_channels(spectra: Float64, enough: float = _ENOUGH) -> NDArray[np.int64]:
+    """Group (D,) of each channel, such that sums over groups tell `enough` of what channels tell of the amounts.
+
+    Channels in which the spectra (M, D) have the same proportions say the same of a mixture: summing them loses
+    nothing. Proportions are rounded, as coarsely as keeps that share of the Fisher information in every direction, at
+    an even mixture.
+    """
+    total = spectra.sum(axis=0)
+    lit = total > 0
+    proportion = np.divide(spectra, total, out=np.zeros_like(spectra), where=lit)
+    for fineness in _FINENESS:
+        _, group = np.unique(np.rint(proportion.T * fineness), axis=0, return_inverse=True)
+        group = np.asarray(group, dtype=np.int64).ravel()
+        summed = np.stack([np.bincount(group, row) for row in spectra]).astype(np.float64)
+        if _kept(spectra[:, lit], summed[:, summed.sum(axis=0) > 0]) >= enough:
+            return group
+    return np.arange(spectra.shape[1])
+
+
+def _kept(spectra: Float64, summed: Float64) -> float:
+    """Least share, over directions, of the information about amounts that sums keep."""
+    whole, part = ((s / s.mean(axis=0)) @ s.T for s in (spectra, summed))
+    # What channels do not tell either is not lost.
+    nothing = 1e-9 * np.trace(whole) * np.eye(len(whole))
+    whole, part = whole + nothing, part + nothing
+    root = np.linalg.cholesky(whole)
+    back = np.linalg.inv(root)
+    return float(np.linalg.eigvalsh(back @ part @ back.T)[0])
+
+
+@dataclass(frozen=True)
+class ShareFit:
+    """Fits spectra of unit sum (M, D) to counts; shares are of the signal."""
+
+    spectra: Float64
+
+    @cached_property
+    def _group(self) -> NDArray[np.int64]:
+        return pooled_channels(self.spectra)
+
+    @cached_property
+    def _sums(self) -> sparse.csr_array:
+        d = self._group.size
+        return sparse.csr_array((np.ones(d), (np.arange(d), self._group)), shape=(d, int(self._group.max()) + 1))
+
+    def fit(self, counts: Counts, noise: NoiseModel, visits: NDArray[Any]) -> tuple[Float64, Float64]:
+        """Shares (n, M), not negative and of unit sum, of accumulated counts (n, D), and their standard errors.
+
+        NaN where there is no signal. Gain, offset and read noise are met by an equivalent Poisson variable with a
+        pedestal (Snyder et al., J. Opt. Soc. Am. A 12 (1995) 272).
+        """
+        pooled, size = as_dense(counts @ self._sums).astype(np.float64), self._sums.sum(axis=0)
+        gain = noise.gain if noise.gain > 0 else 1.0
+        times = np.asarray(visits, dtype=np.float64)[:, None]
+        pedestal = times * (noise.read_sigma / gain) ** 2 * size
+        quanta = np.maximum((pooled - times * noise.offset * size) / gain + pedestal, 0.0)
+        lit = np.asarray(self._sums.T @ self.spectra.sum(axis=0)) > 0
+        fit = fit_mixtures(quanta[:, lit], np.asarray(self.spectra @ self._sums)[:, lit], pedestal[:, lit])
+        total = fit.amounts.sum(axis=1, keepdims=True)
+        shares = np.divide(fit.amounts, total, out=np.full_like(fit.amounts, np.nan), where=total > 0)
+        return shares, share_errors(fit.amounts, fit.covariance)
