@@ -92,7 +92,7 @@ def fit_mixtures(counts: NDArray[Any], columns: NDArray[Any], pedestal: NDArray[
         Not negative.
     columns : (M, D)
         Spectra, not negative, each with a positive sum.
-    pedestal : float, (n,) or (n, D)
+    pedestal : float or (n,)
         Known background in each channel.
 
     Raises
@@ -105,8 +105,7 @@ def fit_mixtures(counts: NDArray[Any], columns: NDArray[Any], pedestal: NDArray[
         raise ValueError(f"counts {x.shape} and known spectra {known.shape} must have the same channels")
     if (known < 0).any() or not (known.sum(axis=1) > 0).all():
         raise ValueError("known spectra must not be negative or empty")
-    known_base = np.asarray(pedestal, dtype=np.float64)
-    base = np.broadcast_to(known_base[:, None] if known_base.ndim == 1 else known_base, x.shape)
+    base = np.broadcast_to(np.asarray(pedestal, dtype=np.float64), (x.shape[0],))
     # Columns of unit area: amounts are counts, and the problem is well scaled.
     area = known.sum(axis=1)
     unit = known / area[:, None]
@@ -121,7 +120,7 @@ def fit_mixtures(counts: NDArray[Any], columns: NDArray[Any], pedestal: NDArray[
 
 def _fit_block(x: Float64, unit: Float64, base: Float64) -> MixtureFit:
     problem = _Problem(x, unit, base)
-    amounts = np.repeat(np.maximum((x - base).sum(axis=1), 1.0)[:, None], unit.shape[0], axis=1)
+    amounts = np.repeat(np.maximum(x.sum(axis=1) - base * x.shape[1], 1.0)[:, None], unit.shape[0], axis=1)
     amounts /= unit.shape[0]
     for _ in range(_EM_STEPS):
         amounts = amounts * problem.pull(amounts)
@@ -138,18 +137,18 @@ def _fit_block(x: Float64, unit: Float64, base: Float64) -> MixtureFit:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Counts (n, D), known spectra of unit area (M, D), pedestal (n, D)."""
+    """Counts (n, D), known spectra of unit area (M, D), pedestal (n,)."""
 
     x: Float64
     unit: Float64
     base: Float64
 
     def rows(self, index: NDArray[np.int64]) -> _Problem:
-        return self if index.size == len(self.base) else _Problem(self.x[index], self.unit, self.base[index])
+        return self if index.size == self.base.size else _Problem(self.x[index], self.unit, self.base[index])
 
     def expected(self, amounts: Float64) -> Float64:
         """Expected counts (n, D), kept above 0 where no known spectrum has anything."""
-        return np.asarray(np.maximum(amounts @ self.unit + self.base, _LEAST))
+        return np.asarray(np.maximum(amounts @ self.unit + self.base[:, None], _LEAST))
 
     def pull(self, amounts: Float64) -> Float64:
         """Factor of an EM step, (n, M): 1 + gradient of the log likelihood."""

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float64, as_dense
-from models.mixture import fit_mixtures, share_errors
+from models.mixture import share_errors
 from models.noise import NoiseModel
+from models.share_kernel import fit_rows
 
-_ENOUGH = 0.995
-_FINENESS = (8, 16, 32, 64, 128)
+_ENOUGH = 0.99
+_FINENESS = (3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 
 
 def pooled_channels(spectra: Float64, enough: float = _ENOUGH) -> NDArray[np.int64]:
@@ -59,9 +60,19 @@ class ShareFit:
         return pooled_channels(self.spectra)
 
     @cached_property
-    def _sums(self) -> sparse.csr_array:
-        d = self._group.size
-        return sparse.csr_array((np.ones(d), (np.arange(d), self._group)), shape=(d, int(self._group.max()) + 1))
+    def _sums(self) -> NDArray[np.float32]:
+        """Which group each channel is in, as a product with counts wants it, (D, G)."""
+        return np.eye(int(self._group.max()) + 1, dtype=np.float32)[self._group]
+
+    @cached_property
+    def _sparse_sums(self) -> sparse.csr_array:
+        return sparse.csr_array(self._sums)
+
+    def _pooled(self, counts: Counts) -> Float64:
+        """Sums (n, G) of groups of channels."""
+        if isinstance(counts, sparse.csr_array):
+            return as_dense(counts @ self._sparse_sums).astype(np.float64)
+        return np.asarray(np.asarray(counts, dtype=np.float32) @ self._sums, dtype=np.float64)
 
     def fit(self, counts: Counts, noise: NoiseModel, visits: NDArray[Any]) -> tuple[Float64, Float64]:
         """Shares (n, M), not negative and of unit sum, of accumulated counts (n, D), and their standard errors.
@@ -69,13 +80,14 @@ class ShareFit:
         NaN where there is no signal. Gain, offset and read noise are met by an equivalent Poisson variable with a
         pedestal (Snyder et al., J. Opt. Soc. Am. A 12 (1995) 272).
         """
-        pooled, size = as_dense(counts @ self._sums).astype(np.float64), self._sums.sum(axis=0)
+        pooled, size = self._pooled(counts), np.bincount(self._group)
         gain = noise.gain if noise.gain > 0 else 1.0
         times = np.asarray(visits, dtype=np.float64)[:, None]
         pedestal = times * (noise.read_sigma / gain) ** 2 * size
         quanta = np.maximum((pooled - times * noise.offset * size) / gain + pedestal, 0.0)
-        lit = np.asarray(self._sums.T @ self.spectra.sum(axis=0)) > 0
-        fit = fit_mixtures(quanta[:, lit], np.asarray(self.spectra @ self._sums)[:, lit], pedestal[:, lit])
-        total = fit.amounts.sum(axis=1, keepdims=True)
-        shares = np.divide(fit.amounts, total, out=np.full_like(fit.amounts, np.nan), where=total > 0)
-        return shares, share_errors(fit.amounts, fit.covariance)
+        unit = np.stack([np.bincount(self._group, row) for row in self.spectra])
+        lit = unit.sum(axis=0) > 0
+        amounts, covariance = fit_rows(*(np.ascontiguousarray(a[:, lit]) for a in (quanta, unit, pedestal)))
+        total = amounts.sum(axis=1, keepdims=True)
+        shares = np.divide(amounts, total, out=np.full_like(amounts, np.nan), where=total > 0)
+        return shares, share_errors(amounts, covariance)

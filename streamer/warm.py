@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 
 from models.candidates import candidates
+from models.noise import POISSON
+from models.share_fit import ShareFit
 from streamer.config import PipelineConfig
 from streamer.pipeline import Pipeline
 from streamer.wire import Part, encode_events, encode_header, encode_image, encode_series_end
@@ -66,6 +68,8 @@ def warm_up(in_a_hurry: Callable[[], bool] = lambda: False) -> None:
     if not _TABLES and not in_a_hurry():
         # The tables of lines take a second to load: not when the first anomaly is to be told.
         _TABLES.extend(candidates("eds", 1.0, 1.1, "keV"))
+        # So small a scan has no mixtures.
+        ShareFit(np.eye(2)).fit(np.ones((1, 2)), POISSON, np.ones(1))
 
 
 def _scan(kind: str, mean: float) -> Iterator[list[Part]]:
