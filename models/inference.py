@@ -131,6 +131,11 @@ class TrainedNetwork:
     def _session(self, model: onnx.ModelProto) -> Session:
         return Session(quantised(model) if self.precision == "int8" else model, self._rows, self._asked)
 
+    def sums_rows(self, counts: sparse.csr_array) -> bool:
+        """Whether spectra (n, D) hold so little that rows of the first layer are summed, and nothing is made dense."""
+        few = counts.nnz <= _SPARSE[self.precision] * counts.shape[0] * counts.shape[1]
+        return few and self.noise.is_poisson and self._listed is not None
+
     def denoise(self, counts: Counts) -> Denoised:
         """Denoise spectra (n, D), dense or CSR; (n, side^2, D) where the network is spatial."""
         run = self._run_listed if isinstance(counts, sparse.csr_array) else self._run_dense
@@ -178,8 +183,7 @@ class TrainedNetwork:
     def _run_listed(self, counts: sparse.csr_array, session: Session) -> Iterator[dict[str, Float32]]:
         """Sum rows of the first layer over channels that hold counts; the square root of 0 is 0."""
         n, d = counts.shape
-        sparse_enough = self.noise.is_poisson and counts.nnz <= _SPARSE[self.precision] * n * d
-        if not sparse_enough or self._listed is None:
+        if not self.sums_rows(counts) or self._listed is None:
             yield from self._run_dense(counts, session)
             return
         weight, bias, rest = self._listed

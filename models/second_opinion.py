@@ -36,7 +36,7 @@ from models.seen import Metric, Seen, Tally, compare, linear_of
 FALSE_ALARM: Final = 1e-4
 """Share of spectra on which models that are both right are said to disagree."""
 _FAR: Final = float(ndtri(1.0 - FALSE_ALARM))
-_OFTEN, _SELDOM, _ENOUGH = 4, 32, 64
+_OFTEN, _SELDOM, _ENOUGH = 4, 64, 64
 _LEAST_JUDGED: Final = 24
 _FEWER, _MORE = 0.5, 10.0
 
@@ -139,7 +139,7 @@ class SecondOpinion:
         if self._metric is None or self._metric.published is not published:
             self._metric = Metric.of(published)
         seen = Seen.of(score_map.store.rows(index), score_map.visits[index], engine.noise)
-        found = self.network.denoise(seen.quanta)
+        found = seen.by(self.network)
         spectra = seen.counted(found.spectra)
         inside = self._domain.holds(found.latent, seen.total)
         exposure = np.maximum(score_map.exposure(index, engine.noise), 1e-12)
@@ -158,7 +158,7 @@ class SecondOpinion:
     def spectrum(self, counts: Float32, visits: int, noise: NoiseModel) -> Float32:
         """Denoised counts (D,) of one position's counts (D,), which came in so many visits."""
         seen = Seen.of(counts[None, :], np.array([visits]), noise)
-        return np.asarray(seen.counted(self.network.denoise(seen.quanta).spectra)[0])
+        return np.asarray(seen.counted(seen.by(self.network).spectra)[0])
 
     def _threshold(self, published: Published, n_fitted: int) -> float:
         """Squared distance that noise alone exceeds in one spectrum of 1 / FALSE_ALARM; infinite until it is known."""
@@ -176,17 +176,14 @@ class SecondOpinion:
         if not rows.size:
             return
         published, weight = metric.published, metric.weight
-        halves = seen.halves(rows, self._rng)
-        denoised, merit = [], np.zeros(rows.size)
-        exposure = np.maximum(0.5 * (halves[0].exposure(published) + halves[1].exposure(published)), 1e-12)
-        for half, other in (halves, halves[::-1]):
-            network, linear = half.counted(self.network.denoise(half.quanta).spectra), linear_of(half, published)
-            denoised.append(np.stack([network, linear]))
-            merit += compare(other.counts, network, linear, weight)[1] / exposure
-        apart = denoised[0] - denoised[1]
-        noise = 0.5 * ((apart * apart) @ weight.astype(np.float64)).sum(axis=0)
+        half, other = seen.halves(rows, self._rng)
+        exposure = np.maximum(half.exposure(published).reshape(2, -1).mean(axis=0), 1e-12)
+        network, linear = half.counted(half.by(self.network).spectra), linear_of(half, published)
+        nearer = compare(other, network, linear, weight)[1].reshape(2, -1).sum(axis=0)
+        apart = [a[: rows.size] - a[rows.size :] for a in (network, linear)]
+        noise = 0.5 * sum((a * a) @ weight for a in apart)
         self._noise.add(np.cbrt(noise / exposure))
-        self.merit.add(0.5 * merit / weight.size + published.basis.n_components / n_fitted)
+        self.merit.add(0.5 * nearer / exposure / weight.size + published.basis.n_components / n_fitted)
 
 
 def misfit(card: ModelCard, technique: str, axis: Axis, noise: NoiseModel) -> str | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64, as_dense
+from models.inference import Denoised, TrainedNetwork
 from models.noise import NoiseModel
 from models.published import Published
 from models.thinning import thin
@@ -87,14 +88,25 @@ class Seen:
 
     @classmethod
     def of(cls, counts: Counts, visits: NDArray[Any], noise: NoiseModel) -> Seen:
+        """Make it from accumulated counts (n, D)."""
         visits = np.asarray(visits, dtype=np.float64)
         dense = np.ascontiguousarray(as_dense(counts), dtype=np.float32)
         if noise.is_poisson:
             quanta = counts if isinstance(counts, sparse.csr_array) else dense
-            return cls(quanta, dense, visits, _totals(dense), noise)
+            return cls(quanta, dense, visits, dense.sum(axis=1, dtype=np.float64), noise)
         offset = (visits * noise.offset).astype(np.float32)
-        quanta = (dense - offset[:, None]) / np.float32(noise.gain)
-        return cls(quanta, dense, visits, _totals(quanta), noise)
+        return cls._of_quanta((dense - offset[:, None]) / np.float32(noise.gain), dense, visits, noise)
+
+    @classmethod
+    def _of_quanta(cls, quanta: Float32, counts: Float32, visits: Float64, noise: NoiseModel) -> Seen:
+        return cls(quanta, counts, visits, np.maximum(quanta, 0.0).sum(axis=1, dtype=np.float64), noise)
+
+    def by(self, network: TrainedNetwork) -> Denoised:
+        """What a network makes of them, in quanta."""
+        quanta = self.quanta
+        if isinstance(quanta, sparse.csr_array) and not network.sums_rows(quanta):
+            quanta = self.counts
+        return network.denoise(quanta)
 
     def counted(self, quanta: Float32) -> Float32:
         """Quanta (n, D) in the detector's counts."""
@@ -105,23 +117,26 @@ class Seen:
 
     def exposure(self, published: Published) -> Float64:
         """Variance (n,) summed over channels."""
-        total = self.counts.sum(axis=1, dtype=np.float64)
+        total = self.total if self.noise.is_poisson else self.counts.sum(axis=1, dtype=np.float64)
         return published.test.noise.row_variance(total, self.visits, self.counts.shape[1])
 
-    def halves(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Seen, Seen]:
-        """Two independent measurements of half the dose from each of these rows."""
-        noise, visits = self.noise, 0.5 * self.visits[rows]
+    def halves(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Seen, Float32]:
+        """Two independent measurements of half the dose from each of m rows.
+
+        Returns
+        -------
+        halves : Seen
+            2 m spectra: the first halves, then the second ones.
+        others : ndarray, (2 m, D)
+            Counts of the other half of each.
+        """
+        noise, visits = self.noise, np.tile(0.5 * self.visits[rows], 2)
         part = as_dense(self.quanta[rows])
         read = 0.0 if noise.is_poisson else noise.read_sigma / noise.gain * float(np.sqrt(self.visits[rows].max()))
-        made = []
-        for quanta in thin(part, 0.5, rng, read):
-            half = Seen(quanta, quanta, visits, _totals(quanta), noise)
-            made.append(Seen(quanta, half.counted(quanta), visits, half.total, noise))
-        return made[0], made[1]
-
-
-def _totals(quanta: Float32) -> Float64:
-    return np.asarray(np.maximum(quanta, 0.0).sum(axis=1, dtype=np.float64))
+        quanta = np.concatenate(thin(part, 0.5, rng, read))
+        plain = Seen._of_quanta(quanta, quanta, visits, noise)
+        counts = plain.counted(quanta)
+        return Seen(quanta, counts, visits, plain.total, noise), np.roll(counts, rows.size, axis=0)
 
 
 def linear_of(seen: Seen, published: Published) -> Float32:

@@ -49,12 +49,10 @@ class Trial:
             return
         weight = Metric.of(published).weight
         seen = Seen.of(score_map.store.rows(index), score_map.visits[index], engine.noise)
-        halves = seen.halves(np.arange(index.size), self._rng)
-        exposure = np.maximum(0.5 * (halves[0].exposure(published) + halves[1].exposure(published)), 1e-12)
-        better = np.zeros(index.size)
-        for half, other in (halves, halves[::-1]):
-            new, old = (half.counted(n.denoise(half.quanta).spectra) for n in (self.challenger, self.champion))
-            better += compare(other.counts, new, old, weight)[1]
+        half, other = seen.halves(np.arange(index.size), self._rng)
+        exposure = np.maximum(half.exposure(published).reshape(2, -1).mean(axis=0), 1e-12)
+        new, old = (half.counted(half.by(n).spectra) for n in (self.challenger, self.champion))
+        better = compare(other, new, old, weight)[1].reshape(2, -1).sum(axis=0)
         for value in (0.5 * better / exposure / weight.size).tolist():
             self._kept[self.n % self._kept.size] = value
             self.n += 1

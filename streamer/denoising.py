@@ -73,6 +73,11 @@ class Denoising:
         return self._queued + self._succession.waiting
 
     @property
+    def promoted(self) -> int:
+        """How many networks that learnt during the scan were promoted."""
+        return self._succession.promoted
+
+    @property
     def network(self) -> TrainedNetwork | None:
         """The network in use."""
         return None if self._opinion is None else self._opinion.network

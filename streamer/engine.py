@@ -15,6 +15,7 @@ import numpy as np
 from streamer.closing import Portrait
 from streamer.config import PipelineConfig
 from streamer.events import AskReplay, Count, Event, Log, Notify, Publish, SeriesClosed, SeriesOpened
+from streamer.learning import Learning
 from streamer.live import Live, own
 from streamer.logs import Bounded
 from streamer.networks import Networks
@@ -49,6 +50,8 @@ class Engine:
         Whether a report is drawn of each closed series.
     networks : Networks, optional
         None are used without.
+    learning : Learning, optional
+        Nothing is learnt during a scan without.
     """
 
     def __init__(
@@ -61,13 +64,15 @@ class Engine:
         denoised_wanted: Callable[[], bool] = lambda: False,
         report: bool = True,
         networks: Networks | None = None,
+        learning: Learning | None = None,
     ) -> None:
         self._networks = networks or Networks(enabled=False)
+        self._learning = learning or Learning()
         self.pipeline = Pipeline(config, self._networks.build)
         self.config, self.parts, self._boot, self._report = config, parts, boot, report
         self._batch = batch or Batch()
         self._bounded = Bounded(log)
-        self._live = Live(parts, denoised_wanted)
+        self._live = Live(parts, denoised_wanted, self._learning.status)
         self._portrait = Portrait()
         self._events: list[Publish | Log | Notify | AskReplay] = []
         self._recovering = self._recovered = False
@@ -93,6 +98,7 @@ class Engine:
                 self._finish()
         finally:
             self._networks.close()
+            self._learning.close()
             self.parts.outbox.close()
 
     def abandon(self) -> None:
@@ -108,7 +114,7 @@ class Engine:
             self._process(items)
         elif self.pipeline.wants_idle or self.pipeline.waiting_positions:
             self._idle()
-        self._seek_network()
+        self._seek_networks(idle=not items)
         if time.monotonic() >= self._next_tick_s and self.pipeline.series is not None:
             self._process(())
         self._live.work(self.pipeline, self._portrait)
@@ -166,13 +172,13 @@ class Engine:
         self._network_ahead_s = float(np.clip(self._network_ahead_s + seconds, -_AHEAD_S, _AHEAD_S))
         self._send()
 
-    def _seek_network(self) -> None:
-        """Look for a network where the series could use one, and give it to the pipeline when it is ready."""
+    def _seek_networks(self, *, idle: bool) -> None:
+        """Look for a network where the series could use one; give it, or one that has learnt, to the pipeline."""
         self._networks.seek(self.pipeline.without_network)
-        found = self._networks.found()
-        if found is not None:
-            self._feed(found)
-            self._send()
+        for found in (self._networks.found(), self._learning.turn(self.pipeline.open_series, idle=idle)):
+            if found is not None:
+                self._feed(found)
+                self._send()
 
     # Items in, events out
 

@@ -41,9 +41,14 @@ class Live:
     ----------
     parts : Parts
     denoised_wanted : callable
+    learning : callable
+        How learning during the scan stands.
     """
 
-    def __init__(self, parts: Parts, denoised_wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, parts: Parts, denoised_wanted: Callable[[], bool], learning: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self._learning = learning
         self._parts, self._denoised_wanted = parts, denoised_wanted
         self._bases: dict[int, Result] = {}
         self._maps: dict[str, NDArray[Any]] = {}
@@ -184,6 +189,7 @@ class Live:
             "rate_hz": max(0, done) / max(now_s - mark.at_s, 1e-3),
             "lag_ms": max(0.0, (time.time_ns() - depth.oldest_ns) / 1e6) if depth.oldest_ns else 0.0,
             "level": 0,
+            "learning": self._learning(),
         }
 
 

@@ -99,6 +99,11 @@ class Pipeline:
         return current.denoising.waiting if current is not None else 0
 
     @property
+    def open_series(self) -> Series | None:
+        """The series that is open or closing."""
+        return self._open
+
+    @property
     def without_network(self) -> Series | None:
         """The open series, where it could use a network and has none."""
         current = self._open

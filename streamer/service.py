@@ -22,6 +22,7 @@ from streamer.engine import Engine
 from streamer.exits import INTERNAL, OK, SIGNALLED, Exit
 from streamer.hub import Hub
 from streamer.inbox import Inbox
+from streamer.learning import Learning
 from streamer.metrics import Metrics, MetricsServer
 from streamer.networks import Networks
 from streamer.outbox import Outbox
@@ -120,6 +121,7 @@ class Service:
             denoised_wanted=denoised_wanted,
             report=settings.state.report,
             networks=Networks(tuple(n.folders), n.device, n.piece_ms / 1e3, enabled=n.enabled),
+            learning=Learning(enabled=n.enabled and n.learn, every_s=n.learn_every_s),
         )
 
     def _serve_metrics(self, opened: ExitStack) -> MetricsServer | None:

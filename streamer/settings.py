@@ -129,6 +129,12 @@ class NetworksSection(Section):
     piece_ms: Annotated[float, Field(gt=0, le=1000)] = Field(
         2.0, description="longest time that what comes in may have to wait for a network, ms"
     )
+    learn: bool = Field(
+        False, description="train a copy on the scan meanwhile, in a process of its own; needs scanwise[train]"
+    )
+    learn_every_s: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="least time between two rounds of learning, seconds"
+    )
 
 
 class ThreadsSection(Section):

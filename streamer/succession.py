@@ -16,7 +16,7 @@ from streamer.events import Count, Event, Log
 _JUDGED: Final = 256
 _RUNS: Final = 4
 """Each spectrum of a trial is denoised by two networks in two halves."""
-_WATCHED: Final = 6
+_WATCHED: Final = 3
 
 
 class Succession:

@@ -1,11 +1,11 @@
 """Networks: each way to run one beside PyTorch and numpy, and the whole daemon with one beside its linear model.
 
-`python -m tests.benchmarks.inference [--check] [--only networks|chain|latency]`. The lecture's hourglass, 2048 - 512 -
-128 - 32 - 8 and back, is trained for a moment on the spectra that are sent. Networks: time of one spectrum and spectra a
-second at 16, 64 and 256, in ONNX Runtime (float32, int8, encoder alone), in PyTorch eager, and as a plain product of the
-same weights in numpy, one thread each, in turns. Chain: spectra at 20,000 a second in blocks of 256 through the daemon,
-which must lose none and let the network see them; then as fast as they are taken, with the network and without. Latency:
-single spectra at 1,000 a second, from send to result.
+`python -m tests.benchmarks.inference [--check] [--only networks|chain|latency]`. The lecture's hourglass (2048 - 512 -
+128 - 32 - 8 and back) is trained for a moment on the spectra that are sent. Networks: time of one spectrum, and spectra
+a second at 16, 64 and 256, in ONNX Runtime (float32, int8, encoder alone), in PyTorch eager, and as plain products of
+the same weights in numpy, one thread each, in turns. Chain: spectra at 20,000 a second in blocks of 256 through the
+daemon, which must lose none and let the network see them; then as fast as they are taken, with the network and without.
+Latency: single spectra at 1,000 a second, from send to result.
 """
 
 from __future__ import annotations
@@ -137,9 +137,8 @@ def time_networks(path: Path, repeats: int = 15) -> bool:
         ratio = median(times["numpy products", 256]) / each[256]
         print(f"   {name:22s} {1e6 * each[1]:15.0f} {rates}   {ratio:6.2f}")
     choice = choose(onnx.load(path), read_card(path))
-    print(
-        f"   int8 here: {choice.speed:.2f} x float32, {100 * (choice.cost - 1):+.2f} % error: {choice.precision} is used"
-    )
+    cost = 100 * (choice.cost - 1)
+    print(f"   int8 here: {choice.speed:.2f} x float32, {cost:+.2f} % error: {choice.precision} is used")
     right = (choice.precision == "int8") == (choice.speed > 1.0 and choice.cost < 1.0 + TARGET_COST)
     if choice.speed < TARGET_INT8:
         print(f"   int8 below the aim of {TARGET_INT8:g} x for VNNI")
@@ -168,13 +167,12 @@ def time_chain(folder: Path) -> bool:
         bare = through.run(replace(STREAM, name="bare", rate=0.0))
     status = run.drained.status.get("network") or {}
     share = status.get("looked", 0) / run.sent.n_spectra
+    lost = sum(run.drained.end["lost"].values())
+    told = {k: status.get(k) for k in ("precision", "shown", "disagreements", "merit")}
     print(f"chain, {D} channels, hourglass beside PCA, sent at {RATE:,} spectra/s:")
-    print(
-        f"   {run.rate:,.0f}/s, lost {sum(run.drained.end['lost'].values())}; the network saw {100 * share:.0f} % of the spectra before the end, {status}"
-    )
-    print(
-        f"   as fast as they are taken: {free.rate:,.0f}/s with a network, {bare.rate:,.0f}/s without, ratio {free.rate / bare.rate:.2f}"
-    )
+    print(f"   {run.rate:,.0f}/s, lost {lost}; the network saw {100 * share:.0f} % of them meanwhile; {told}")
+    print(f"   as fast as they are taken: {free.rate:,.0f}/s with, {bare.rate:,.0f}/s without a network")
+    print(f"   ratio {free.rate / bare.rate:.2f}: under load the network gives way")
     met = run.balanced and run.rate > 0.98 * RATE and share > 0.9
     print(f"   {'met' if met else 'MISSED'}: {RATE:,} spectra/s, none lost, 9 of 10 seen by both")
     return met

@@ -121,4 +121,5 @@ def test_a_network_of_another_axis_is_told_and_ignored(
     assert end.head["processed"] == scene.n_sent
     assert "does not fit series 'scene': its axis is off by" in caplog.text
     assert all(r.head["kind"] == "pca" for r in listener.got if r.topic == "denoised")
+    assert listener.last("status").head["learning"] == {"state": "off", "rounds": 0}
     assert listener.last("status").head["network"] is None

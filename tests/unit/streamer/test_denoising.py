@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from models.card import ModelCard, read_card
+from models.inference import TrainedNetwork
 from streamer.config import PipelineConfig, StepsByTechnique, StepsSection
 from streamer.denoising import OUT_OF_DOMAIN
 from streamer.events import Count, Event, Log, Publish
@@ -181,3 +184,79 @@ def test_the_status_always_has_the_key(scene_network: Path, network: bool) -> No
     items = with_network(scene, item_of(scene_network)) if network else scene.items()
     feed_all(pipeline, items)
     assert (pipeline.status()["network"] is not None) == network
+
+
+def moved_by(path: Path, size: float, seed: int = 0) -> NewNetwork:
+    """The network with its last layer spoilt, as one that learnt nonsense."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name == "last.bias":
+            values = onnx.numpy_helper.to_array(tensor)
+            noise = np.random.default_rng(seed).standard_normal(values.shape).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values + size * noise, tensor.name))
+    card = read_card(path).model_copy(update={"name": f"moved by {size:g}"})
+    return NewNetwork(1, "scene", card.model_dump_json(), "fp32", "cpu", [model.SerializeToString()])
+
+
+def challenged(scene: Scene, first: NewNetwork, second: NewNetwork, at: int) -> Iterator[Item]:
+    for number, item in enumerate(with_network(scene, first)):
+        yield item
+        if number == at:
+            yield replace(second, learnt=True)
+
+
+def test_what_has_learnt_is_promoted_only_where_it_is_better(scene_network: Path) -> None:
+    scene = Scene((24, 64), mean_counts=300.0)
+    good, bad = item_of(scene_network), moved_by(scene_network, 0.3)
+    outcomes = {}
+    for name, first, second in (("better", bad, good), ("worse", good, bad)):
+        items = list(challenged(scene, first, second, at=250))
+        pipeline = Pipeline(PipelineConfig())
+        events = feed_all(pipeline, items)
+        status = pipeline.status()["network"]
+        outcomes[name] = (status["promoted"], status["rejected"], status["rolled_back"], status["version"])
+        assert {e.n for e in events if isinstance(e, Count) and e.name == "network_version"} == (
+            {1, 2} if name == "better" else {1}
+        )
+        told = [e.text for e in events if isinstance(e, Log) and e.kind == "learnt"]
+        assert len(told) == 1
+        assert ("is promoted" in told[0]) == (name == "better")
+        said = results(events, "denoised")
+        assert {r.head["model"] for r in said} <= ({1, 2} if name == "better" else {1})
+    assert outcomes == {"better": (1, 0, 0, 2), "worse": (0, 1, 0, 1)}
+
+
+def test_a_promoted_network_gives_its_place_back_when_the_specimen_is_another(scene_network: Path) -> None:
+    """It is better where the scan begins, and worse on what comes later."""
+    early = Scene((36, 96), mean_counts=300.0)
+    late = Scene((36, 96), mean_counts=300.0, seed=1)
+    good = item_of(scene_network)
+    bad = moved_by(scene_network, 0.3)
+    spoilt = moved_by(scene_network, 0.3)
+    # Counts that the spoilt network is right about, then those that the other one is.
+    card = read_card(scene_network)
+    network = TrainedNetwork(onnx.load_model_from_string(bytes(spoilt.parts[0])), card, device="cpu")
+    truth = network.denoise(early.expected.astype(np.float32)).spectra
+    early.counts[0] = np.random.default_rng(0).poisson(truth)
+    early.counts[1] = late.counts[0] * 8
+    items = list(challenged(early, good, bad, at=400))
+    pipeline = Pipeline(PipelineConfig())
+    events = feed_all(pipeline, items)
+    status = pipeline.status()["network"]
+    assert (status["promoted"], status["rolled_back"], status["version"]) == (1, 1, 3)
+    assert status["name"] == "scene"
+    assert "gives its place back" in [e.text for e in events if isinstance(e, Log) and e.kind == "learnt"][-1]
+
+
+def test_a_recording_with_a_promotion_gives_the_same_bytes(scene_network: Path) -> None:
+    items = list(challenged(Scene((24, 64)), moved_by(scene_network, 0.3), item_of(scene_network), at=250))
+    journal = b"".join(bytes(p) for item in items for p in pack_record(item))
+    again = [record for record, _ in read_records(memoryview(journal))]
+
+    def published(stream: Any) -> list[bytes]:
+        events = feed_all(Pipeline(PipelineConfig()), stream)
+        found = [e.result for e in events if isinstance(e, Publish)]
+        assert any(r.topic == "denoised" and r.head["model"] == 2 for r in found)
+        return [b"".join(bytes(p) for p in encode_result(r, boot="b", seq=0, t_ns=0)) for r in found]
+
+    assert published(items) == published(again)
