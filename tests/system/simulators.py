@@ -35,8 +35,8 @@ class Simulators:
 @contextmanager
 def simulators() -> Iterator[Simulators]:
     command = [sys.executable, "-m", "tests.system.simulators"]
-    # A terminal so wide that no line of output is broken.
-    env = {**os.environ, "COLUMNS": "400"}
+    # A terminal so wide that no line of output is broken; and no threads that wait for each other on a busy machine.
+    env = {**os.environ, "COLUMNS": "400", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
