@@ -6,10 +6,11 @@ answer depends on them: whole spectra (squared errors in Keenan-Kotula variances
 counts), the map of a strong line that stands alone (Fe Ka), and that of a weak one under another (Mn Ka under Cr Kb).
 
 Methods: raw counts; Keenan-Kotula PCA of all counts with the best of all ranks by the truth, for each question and
-dose anew, which nobody has offline; the live engine's final map without shrinkage; and as it is published, shrunk. The
-dose factor is the raw counts' squared error over a method's: how many times the dose would make raw counts as good.
-Bias and noise are told apart over seeds: noise is the standard deviation at a position, bias what their mean is off,
-less the noise that is left in that mean; it is shown from three standard errors on.
+dose anew, which nobody has offline; the live engine's final map without shrinkage (but with the spectra of novelty
+groups, which have none); and as it is published, shrunk. The dose factor is the raw counts' squared error over a
+method's: how many times the dose would make raw counts as good. Bias and noise are told apart over seeds: noise is the
+standard deviation at a position, bias what their mean is off, less the noise that is left in that mean; it is shown
+from three standard errors on.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ def scan(specimen: Specimen, dose: float, seed: int) -> Scan:
     plain = np.zeros(counts.shape, dtype=np.float32)
     if published is not None:
         plain = published.project(counts.astype(np.float32)) @ published.eigenspectra
-    return Scan(counts, BatchPCA.of(counts, MAX_RANK), plain, engine.denoise(np.arange(specimen.n_positions)))
+    shrunk = engine.denoise(np.arange(specimen.n_positions))
+    plain[engine.held] = shrunk[engine.held]
+    return Scan(counts, BatchPCA.of(counts, MAX_RANK), plain, shrunk)
 
 
 def of_rank(fit: BatchPCA, rank: int) -> Array:

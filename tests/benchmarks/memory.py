@@ -2,12 +2,12 @@
 
 `python -m tests.benchmarks.memory [--check] [--quick] [--only CASE]`. A default daemon as a process, but for a limit on
 stored counts that the scan exceeds; four passes over 512 x 512 positions of 2,048 channels, in list mode and dense, and
-then two more series of one pass. At each eighth the stream waits until everything sent is processed; then the resident
-memory of the process (Linux) stands beside what the engine's own books say of stored counts, and what is left over is
-all else: code, the map's scores, the model, queues, and what the allocator keeps of earlier series. Exact are positions
-whose scores are of the newest model, projected from stored counts. With ``--check`` it exits with 1 where stored counts
-are ever over their limit, or all else grows by more than 64 MiB after the first pass, or from the second series to the
-third.
+then two more series of one pass. The sender keeps few messages ahead, so that queues, which have limits of their own,
+stay out of it. At each eighth it waits until everything sent is processed; then the resident memory of the process
+(Linux) stands beside what the engine's own books say of stored counts, and what is left over is all else: code, the
+map's scores, the model, and what the allocator keeps of earlier series. Exact are positions whose scores are of the
+newest model, projected from stored counts. With ``--check`` it exits with 1 where stored counts are ever over their
+limit, or all else grows by more than 64 MiB after the first pass, or from the second series to the third.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from tests.system.outsider import Asker, Bench, Daemon, Listener, daemon
 SIDE, BLOCK, PASSES = 512, 256, 4
 N_PREPARED = 64 * BLOCK
 SAMPLES, FLAT_MIB, PATIENCE_S = 8, 64.0, 180.0
+PACE = 16
+"""Messages that the sender is ahead, at most."""
 MIB = 1 << 20
 
 
@@ -87,21 +89,28 @@ class Source:
             self._push.send_multipart([msgpack.packb(fields), *arrays], copy=False)
             sent = (number + 1) * BLOCK
             if sent % every == 0:
-                yield self._sample(sent)
+                yield self._sample(whole.name, sent)
+            elif number % PACE == 0:
+                self._processed(whole.name, sent - PACE * BLOCK)
         self._push.send_multipart(whole.end())
         books = self._ends.until_end(whole.name, PATIENCE_S)
         if (books["processed"], books["lost"]) != (n_spectra, {}):
             raise RuntimeError(f"not all spectra were processed: {books}")
-        yield self._sample(n_spectra)
+        yield self._sample(whole.name, n_spectra)
 
-    def _sample(self, spectra: int) -> Sample:
+    def _processed(self, series: str, spectra: int) -> dict[str, Any]:
+        """Wait until so many spectra of a series are processed, and return the status."""
         deadline = time.monotonic() + PATIENCE_S
         status: dict[str, Any] = {}
-        while status.get("processed", 0) < spectra:
+        while status.get("series") != series or status["processed"] < spectra:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{spectra} spectra were not processed in {PATIENCE_S} s")
-            time.sleep(0.02)
+            time.sleep(0.005)
             status = self._asker.ask("status", timeout_s=PATIENCE_S)[0]["params"]
+        return status
+
+    def _sample(self, series: str, spectra: int) -> Sample:
+        status = self._processed(series, spectra)
         assert self._server.process is not None
         memory = process_memory(self._server.process.pid)
         return Sample(
