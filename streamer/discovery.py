@@ -110,6 +110,9 @@ class Discovery:
         if final or self._processed >= self.n_positions:
             self._processed = 0
             new[:] = (discoveries(engine.p_value, rate) | engine.held) & (engine.visits > 0)
+        for found in self.found:
+            if found.feature >= 0:
+                new[engine.accepted(found.feature)] = 0
         changed = np.flatnonzero(new != self._flag)
         self._flag = new
         if not changed.size or engine.basis is None:
