@@ -16,13 +16,12 @@ from models.inference import TrainedNetwork
 from models.linear import LinearEngine
 from models.prepared import PreparedEngine
 from models.second_opinion import Opinion, SecondOpinion, misfit
+from streamer.discovery import Discovery
 from streamer.events import Count, Event, Log, Publish
 from streamer.succession import Succession
 from streamer.wire import Result, f4
 from streamer.wire.items import NewNetwork
 
-OUT_OF_DOMAIN: Final = 2
-"""Flag: linear model and network disagree by more than noise allows."""
 _AT_END: Final = 1 << 15
 _BLOCK: Final = 64
 """Spectra in one call: more would not stay in the processor's cache between two layers."""
@@ -47,9 +46,11 @@ class Denoising:
     series : str
     n_positions : int
     technique : str
+    discovery : Discovery
+        Knows what was told of positions.
     """
 
-    def __init__(self, series: str, n_positions: int, technique: str) -> None:
+    def __init__(self, series: str, n_positions: int, technique: str, discovery: Discovery) -> None:
         self._series, self._technique, self._n_positions = series, technique, n_positions
         self._opinion: SecondOpinion | None = None
         self.version = 0
@@ -58,7 +59,7 @@ class Denoising:
         self._queued = 0
         self._succession = Succession(series)
         self._due: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
-        self._flagged: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
+        self._discovery, self._outside = discovery, discovery.outside
         self._basis_version = 0
         self._channels: dict[str, tuple[int, int]] = {}
         self._windows: dict[str, NDArray[np.float32]] = {}
@@ -171,7 +172,7 @@ class Denoising:
         if engine.basis.version != self._basis_version:
             # A better linear model may agree now.
             self._basis_version = engine.basis.version
-            self._enqueue(np.flatnonzero(self._flagged))
+            self._enqueue(np.flatnonzero(self._outside))
         rows -= self._succession.work(engine, rows)
         events = self._succeeded(engine, *self._succession.verdict())
         return events + self._look(engine, self._next(max(rows, 0)))
@@ -202,15 +203,17 @@ class Denoising:
 
     def _flags(self, engine: LinearEngine, found: Opinion) -> Iterator[Event]:
         """Say again what is known of positions whose flag has changed."""
-        changed = found.disagree | self._flagged[found.index]
-        self._flagged[found.index] = found.disagree
+        changed = found.disagree | self._outside[found.index]
+        self._outside[found.index] = found.disagree
         index = found.index[changed].astype(np.uint32)
         if not index.size or engine.basis is None:
             return
-        anomaly = engine.anomaly[index]
-        flag = (engine.p_value[index] <= engine.config.false_alarm).astype(np.uint8)
-        flag |= np.where(found.disagree[changed], np.uint8(OUT_OF_DOMAIN), np.uint8(0))
-        arrays = {"index": index, "scores": engine.scores_at(index), "anomaly": anomaly, "flag": flag}
+        arrays: dict[str, NDArray[Any]] = {
+            "index": index,
+            "scores": engine.scores_at(index),
+            "anomaly": engine.anomaly[index],
+            "flag": self._discovery.told(index),
+        }
         yield Publish(Result("result", {"series": self._series, "model": engine.basis.version, **self._who()}, arrays))
 
     def _spoken(self, found: Opinion) -> Iterator[Event]:

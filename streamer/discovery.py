@@ -23,6 +23,8 @@ from streamer.requests import RequestError
 from streamer.wire import Result, f4
 
 State = Literal["open", "proposed", "accepted", "dismissed"]
+FLAG_OUTSIDE: Final = 2
+"""Flag: linear model and network disagree by more than noise allows."""
 _LEAST_POSITIONS: Final = 2
 _GROWTH: Final = 1.5
 _LONGEST_NAME: Final = 200
@@ -91,6 +93,12 @@ class Discovery:
 
     def __post_init__(self) -> None:
         self._flag: NDArray[np.uint8] = np.zeros(self.n_positions, dtype=np.uint8)
+        self.outside: NDArray[np.bool_] = np.zeros(self.n_positions, dtype=np.bool_)
+        """Positions where a network and the linear model disagree, (P,)."""
+
+    def told(self, index: NDArray[Any]) -> NDArray[np.uint8]:
+        """Flags of positions (n,) as they stand: what was told of anomalies, and what is known of disagreement."""
+        return np.asarray(self._flag[index] | np.where(self.outside[index], np.uint8(FLAG_OUTSIDE), np.uint8(0)))
 
     # Flags
 
@@ -121,7 +129,7 @@ class Discovery:
             "index": changed.astype(np.uint32),
             "scores": engine.scores_at(changed),
             "anomaly": engine.anomaly[changed],
-            "flag": new[changed],
+            "flag": self.told(changed),
         }
         return [Publish(Result("result", {"series": self.series, "model": engine.basis.version}, arrays))]
 

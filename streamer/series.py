@@ -62,12 +62,12 @@ class Series:
         self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, config)
         self._grid = None if self.scan.positions is not None else tuple(header.map.nav_shape)
         self.phases, self.unmixing = constituents_of(self.engine, self._grid, self.axis, config)
-        self.denoising = Denoising(name, self.scan.n_positions, self.header.technique)
         self.plan = ReplayPlan(origin)
         self.plan.seen(origin)
         self.deciding = Deciding(name, header.map)
         self.anomalies = Anomalies(name, header.map.technique)
         self.discovery = Discovery(name, header.map.technique, self.scan.n_positions)
+        self.denoising = Denoising(name, self.scan.n_positions, header.map.technique, self.discovery)
         self.dwell_s: NDArray[np.float64] = np.zeros(self.scan.n_positions)
         self.resumed = False
         self.closed = False

@@ -14,7 +14,7 @@ import pytest
 from models.card import ModelCard, read_card
 from models.inference import TrainedNetwork
 from streamer.config import PipelineConfig, StepsByTechnique, StepsSection
-from streamer.denoising import OUT_OF_DOMAIN
+from streamer.discovery import FLAG_OUTSIDE
 from streamer.events import Count, Event, Log, Publish
 from streamer.pipeline import Pipeline
 from streamer.wire import Control, encode_image, encode_result
@@ -99,13 +99,13 @@ def test_where_the_models_disagree_the_flag_says_it_and_goes_when_they_agree(sce
     flag = np.zeros(24 * 64, dtype=np.uint8)
     for result in results(events, "result"):
         flag[result.arrays["index"]] = result.arrays["flag"]
-    flagged = flag & OUT_OF_DOMAIN > 0
+    flagged = flag & FLAG_OUTSIDE > 0
     assert flagged[700:900].mean() > 0.9
     assert np.delete(flagged, np.s_[700:900]).mean() < 0.02
     shown = results(events, "map/network")[-1].arrays["network"].ravel()
     assert not np.any(shown[700:900][flagged[700:900]])
     again = [r for r in results(events, "result") if r.head.get("network") == 1]
-    assert any((r.arrays["flag"] & OUT_OF_DOMAIN == 0).any() for r in again), "some were taken back"
+    assert any((r.arrays["flag"] & FLAG_OUTSIDE == 0).any() for r in again), "some were taken back"
     assert pipeline.status()["network"]["disagreements"] >= flagged.sum()
 
 

@@ -73,12 +73,12 @@ def test_nothing_is_gathered_while_there_is_no_time_or_for_another_series(series
     learning = Learning(enabled=True, every_s=1e-9)
     learning.turn(series, idle=True)
     learning.turn(series, idle=True)
-    assert learning.state == "gathering"
+    assert learning.status()["state"] == "gathering"
     for _ in range(50):
         learning.turn(series, idle=False)
-    assert (learning.state, learning.rounds) == ("gathering", 0)
+    assert learning.status() == {"state": "gathering", "rounds": 0}
     learning.turn(None, idle=True)
-    assert learning.state == "waiting"
+    assert learning.status()["state"] == "waiting"
     learning.close()
 
 
