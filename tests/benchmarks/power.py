@@ -73,7 +73,7 @@ def statistics(engine: LinearEngine, some: Trial, peak: float) -> Array:
     shape = peak * line(np.array([D // 2]))[0, D // 2 - reach : D // 2 + reach + 1]
     best = np.full(len(x), -np.inf)
     for at in steps:
-        lo, hi = max(0, at - reach), min(D, at + reach + 1)
+        lo, hi = max(0, int(at) - reach), min(D, int(at) + reach + 1)
         part = shape[lo - at + reach : hi - at + reach]
         here = xlogy(x[:, lo:hi], 1.0 + part / b[:, lo:hi]).sum(axis=1)
         best = np.maximum(best, here)
