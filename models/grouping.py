@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter1d, uniform_filter1d
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.special import erf, xlogy
+from scipy.special import xlogy
 
 from models.anomaly import PEAK_WIDTHS, ScanWindows
 from models.base import Float32, Float64
@@ -18,9 +18,9 @@ from models.noise import NoiseModel
 from models.novelty import Positions, pooled_residual
 
 Kind = Literal["feature", "hot pixel", "cosmic ray"]
-_SPIKE = 3
-"""Channels that a cosmic ray or a hot pixel lights up, at most (Raman, cathodoluminescence: 1 to 3)."""
-_NARROW_SIGMA, _NARROW_SHARE, _BROAD_ENOUGH = 4.0, 0.75, 0.7
+_GAUSSIAN_SLOPE = 1.43
+"""Largest slope of a Gaussian, times its full width at half maximum, over its height."""
+_SPIKE_SIGMA, _SPIKE_STEP, _BLURRED = 4.0, 1.75, 0.5
 _HOT = 3
 _ALIKE_SIGMA = 4.0
 _STRONG_LINE = 0.1
@@ -82,58 +82,58 @@ class Group:
     feature: int = -1
 
 
-def narrowest(mean: Float32, width: int) -> float:
-    """Largest part of a line that three channels hold: of the expected width, or of the specimen's own lines.
+def steepest(mean: Float32, width: int) -> float:
+    """Largest step from channel to channel in a line, over its height: of the expected width, or as lines are here.
 
     Parameters
     ----------
     mean : ndarray, (D,)
-        Mean spectrum, which shows how sharp lines are here.
+        Mean spectrum, which shows how sharp the specimen's own lines are.
     width : int
         Channels of a window.
     """
-    sigma = width / PEAK_WIDTHS / 2.355
-    expected = float(erf(_SPIKE / 2 / np.sqrt(2) / sigma) / erf(width / 2 / np.sqrt(2) / sigma))
+    expected = _GAUSSIAN_SLOPE * PEAK_WIDTHS / width
     above = np.nan_to_num(mean).astype(np.float64)
     above -= minimum_filter1d(above, 3 * width)
-    near, wide = (uniform_filter1d(above, n) * n for n in (_SPIKE, width))
-    lines = wide > _STRONG_LINE * max(float(wide.max()), 1e-300)
-    return max(expected, float((near[lines] / wide[lines]).max())) if lines.any() else expected
+    step = maximum_filter1d(np.abs(np.diff(above, append=above[-1:])), width)
+    top = (above == maximum_filter1d(above, 2 * width + 1)) & (above > _STRONG_LINE * max(float(above.max()), 1e-300))
+    return max(expected, float(step[top].sum() / above[top].sum())) if top.any() else expected
 
 
-def spikes(found: Residuals, width: int, sharp: float) -> NDArray[np.int64]:
-    """Middle channel (n,) of excesses that are narrower than any line can be, -1 for the others.
+def spikes(found: Residuals, windows: ScanWindows, steep: float) -> NDArray[np.int64]:
+    """Channel (n,) of excesses with edges that are too steep for any line, -1 for the others.
 
     Parameters
     ----------
-    width : int
-        Channels of a window, 1.2 times the width of a line.
-    sharp : float
-        Largest part of a line that three channels hold.
+    steep : float
+        Largest step in a line, over its height.
     """
-    if sharp > _BROAD_ENOUGH:
-        return np.full(len(found.positions), -1)
-    near, near_variance = (uniform_filter1d(a, _SPIKE, axis=1) * _SPIKE for a in (found.residual, found.variance))
-    at = np.argmax(near / np.sqrt(np.maximum(near_variance, 1e-12)), axis=1)
-    rows = np.arange(len(at))
-    wide, wide_variance = (
-        (uniform_filter1d(a, width, axis=1) * width)[rows, at] for a in (found.residual, found.variance)
-    )
-    inside, inside_variance = near[rows, at], near_variance[rows, at]
-    variance = (1 - sharp) ** 2 * inside_variance + sharp**2 * np.maximum(wide_variance - inside_variance, 0.0)
-    variance += found.gain * sharp * (1 - sharp) * np.maximum(wide, 0.0)
-    narrow = (inside - sharp * wide > _NARROW_SIGMA * np.sqrt(variance)) & (inside > _NARROW_SHARE * wide)
-    return np.where(narrow, at, -1)
+    nowhere = np.full(len(found.positions), -1)
+    if steep > _BLURRED:
+        return nowhere
+    lit = np.maximum(found.residual, 0.0)
+    noise = found.variance + found.gain * lit
+    height = maximum_filter1d(lit, 2 * windows.width + 1, axis=1)[:, 1:]
+    step = np.abs(np.diff(found.residual, axis=1))
+    spread = noise[:, 1:] + noise[:, :-1] + steep**2 * (found.variance[:, 1:] + found.gain * height)
+    sigma = (step - steep * height) / np.sqrt(np.maximum(spread, 1e-12))
+    away = np.arange(step.shape[1]) - (found.window * windows.step)[:, None]
+    sigma[(away < -windows.width) | (away > 2 * windows.width)] = -np.inf
+    at, rows = np.argmax(sigma, axis=1), np.arange(len(nowhere))
+    clear = (sigma[rows, at] > _SPIKE_SIGMA) & (step[rows, at] > _SPIKE_STEP * steep * height[rows, at])
+    return np.where(clear, at + (lit[rows, at + 1] > lit[rows, at]), nowhere)
 
 
-def is_spike(spectrum: Float32, expected: Float32, noise: NoiseModel, mean: Float32, width: int) -> bool:
-    """Whether what a spectrum (D,) has beyond what was expected is narrower than any line can be."""
+def is_spike(
+    spectrum: Float32, expected: Float32, noise: NoiseModel, mean: Float32, windows: ScanWindows, channel: int
+) -> bool:
+    """Whether what a spectrum (D,) has beyond what was expected, near a channel, is narrower than any line can be."""
     known = np.nan_to_num(expected)
     variance = np.maximum(noise.variance(known), noise.gain)[None, :]
     nowhere, none = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.float32)
     residual = np.nan_to_num(spectrum - known)[None, :]
-    found = Residuals(nowhere, residual, variance, nowhere, none, noise.gain)
-    return bool(spikes(found, width, narrowest(mean, width))[0] >= 0)
+    found = Residuals(nowhere, residual, variance, nowhere + channel // windows.step, none, noise.gain)
+    return bool(spikes(found, windows, steepest(mean, windows.width))[0] >= 0)
 
 
 def find_groups(found: Residuals, windows: ScanWindows, mean: Float32, most: int) -> list[Group]:
@@ -143,7 +143,7 @@ def find_groups(found: Residuals, windows: ScanWindows, mean: Float32, most: int
     are alike where they were flagged in overlapping windows, or where each group's pooled residual stands out in the
     other's window: a phase with two lines is flagged now in one, now in the other.
     """
-    channel = spikes(found, windows.width, narrowest(mean, windows.width))
+    channel = spikes(found, windows, steepest(mean, windows.width))
     narrow = np.flatnonzero(channel >= 0)
     parts: list[tuple[NDArray[np.int64], Kind]] = []
     for part in _runs(channel[narrow], 2):

@@ -134,10 +134,10 @@ class LinearEngine:
         lo, hi = self._windows.ranges(np.array([group.window]))[0]
         return int(lo), int(hi)
 
-    def shows_spike(self, spectrum: Float32, expected: Float32) -> bool:
-        """Whether what a spectrum (D,) has beyond what was expected is narrower than any line can be."""
+    def shows_spike(self, spectrum: Float32, expected: Float32, channel: int) -> bool:
+        """Whether what a spectrum (D,) has beyond what was expected, near a channel, is narrower than any line."""
         basis = self.basis
-        return basis is not None and is_spike(spectrum, expected, self.noise, basis.mean, self._windows.width)
+        return basis is not None and is_spike(spectrum, expected, self.noise, basis.mean, self._windows, channel)
 
     def accepted(self, number: int) -> NDArray[np.int64]:
         """Positions that have the accepted feature of this number, rising."""

@@ -77,7 +77,7 @@ class Anomalies:
             "p_value": float(result.p_value[row]),
             "window": ends,
             "group": None,
-            "kind": "cosmic ray" if engine.shows_spike(raw, expected) else "feature",
+            "kind": "cosmic ray" if engine.shows_spike(raw, expected, lo) else "feature",
             "candidates": candidates(self._technique, ends[0], ends[1], axis.units),
         }
         self.count += 1

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
-from models.grouping import Residuals, find_groups, is_spike, narrowest
+from models.grouping import Residuals, find_groups, is_spike, steepest
 from models.noise import POISSON
 from tests.unit.models.scenes import peak
 
@@ -67,10 +67,10 @@ def test_lines_are_hardly_ever_called_spikes(counts: float) -> None:
 
 def test_where_the_specimen_has_sharp_lines_nothing_is_a_spike() -> None:
     sharp = BROAD + np.float32(5000) * peak(D, 60, 0.8).astype(np.float32)
-    assert narrowest(BROAD, WINDOWS.width) < 0.4
-    assert narrowest(sharp, WINDOWS.width) > 0.7
+    assert steepest(BROAD, WINDOWS.width) < 0.2
+    assert steepest(sharp, WINDOWS.width) > 0.5
     spike = np.full(D, 2.0, dtype=np.float32)
     spike[200] += 200
     expected = np.full(D, 2.0, dtype=np.float32)
-    assert is_spike(spike, expected, POISSON, BROAD, WINDOWS.width)
-    assert not is_spike(spike, expected, POISSON, sharp, WINDOWS.width)
+    assert is_spike(spike, expected, POISSON, BROAD, WINDOWS, 196)
+    assert not is_spike(spike, expected, POISSON, sharp, WINDOWS, 196)
