@@ -23,7 +23,7 @@ _GAUSSIAN_SLOPE = 1.43
 _SPIKE_SIGMA, _SPIKE_STEP, _BLURRED = 4.0, 1.75, 0.5
 _HOT = 3
 _ALIKE_SIGMA = 4.0
-_STRONG_LINE = 0.1
+_STRONG_LINE, _PROMINENT = 0.1, 0.3
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,25 @@ class Group:
     feature: int = -1
 
 
-def steepest(mean: Float32, width: int) -> float:
+def steepest(typical: Float32, width: int) -> float:
     """Largest step from channel to channel in a line, over its height: of the expected width, or as lines are here.
 
     Parameters
     ----------
-    mean : ndarray, (D,)
-        Mean spectrum, which shows how sharp the specimen's own lines are.
+    typical : ndarray, (D,)
+        Spectrum that shows how sharp the specimen's own lines are: a median, for a mean has the cosmic rays in it.
     width : int
         Channels of a window.
     """
     expected = _GAUSSIAN_SLOPE * PEAK_WIDTHS / width
-    above = np.nan_to_num(mean).astype(np.float64)
-    above -= minimum_filter1d(above, 3 * width)
+    level = np.nan_to_num(typical).astype(np.float64)
+    above = level - minimum_filter1d(level, 3 * width)
     step = maximum_filter1d(np.abs(np.diff(above, append=above[-1:])), width)
-    top = (above == maximum_filter1d(above, 2 * width + 1)) & (above > _STRONG_LINE * max(float(above.max()), 1e-300))
-    return max(expected, float(step[top].sum() / above[top].sum())) if top.any() else expected
+    # Lines, and not what the pixels of a detector differ by.
+    strong = (above > _STRONG_LINE * max(float(level.max()), 1e-300)) & (above > _PROMINENT * level)
+    top = np.flatnonzero(strong & (above == maximum_filter1d(above, 2 * width + 1)))
+    top = top[(top >= width) & (top < above.size - width)]
+    return max(expected, float(np.median(step[top] / above[top]))) if top.size else expected
 
 
 def spikes(found: Residuals, windows: ScanWindows, steep: float) -> NDArray[np.int64]:
@@ -125,7 +128,7 @@ def spikes(found: Residuals, windows: ScanWindows, steep: float) -> NDArray[np.i
 
 
 def is_spike(
-    spectrum: Float32, expected: Float32, noise: NoiseModel, mean: Float32, windows: ScanWindows, channel: int
+    spectrum: Float32, expected: Float32, noise: NoiseModel, windows: ScanWindows, steep: float, channel: int
 ) -> bool:
     """Whether what a spectrum (D,) has beyond what was expected, near a channel, is narrower than any line can be."""
     known = np.nan_to_num(expected)
@@ -133,17 +136,17 @@ def is_spike(
     nowhere, none = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.float32)
     residual = np.nan_to_num(spectrum - known)[None, :]
     found = Residuals(nowhere, residual, variance, nowhere + channel // windows.step, none, noise.gain)
-    return bool(spikes(found, windows, steepest(mean, windows.width))[0] >= 0)
+    return bool(spikes(found, windows, steep)[0] >= 0)
 
 
-def find_groups(found: Residuals, windows: ScanWindows, mean: Float32, most: int) -> list[Group]:
+def find_groups(found: Residuals, windows: ScanWindows, steep: float, most: int) -> list[Group]:
     """Groups of like positions, at most `most`: features of the specimen before defects, then by score.
 
     Spikes are alike where they are in the same channel; three or more make a hot pixel, fewer are cosmic rays. Others
     are alike where they were flagged in overlapping windows, or where each group's pooled residual stands out in the
     other's window: a phase with two lines is flagged now in one, now in the other.
     """
-    channel = spikes(found, windows, steepest(mean, windows.width))
+    channel = spikes(found, windows, steep)
     narrow = np.flatnonzero(channel >= 0)
     parts: list[tuple[NDArray[np.int64], Kind]] = []
     for part in _runs(channel[narrow], 2):

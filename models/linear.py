@@ -136,8 +136,7 @@ class LinearEngine:
 
     def shows_spike(self, spectrum: Float32, expected: Float32, channel: int) -> bool:
         """Whether what a spectrum (D,) has beyond what was expected, near a channel, is narrower than any line."""
-        basis = self.basis
-        return basis is not None and is_spike(spectrum, expected, self.noise, basis.mean, self._windows, channel)
+        return is_spike(spectrum, expected, self.noise, self._windows, self._protection.steep, channel)
 
     def accepted(self, number: int) -> NDArray[np.int64]:
         """Positions that have the accepted feature of this number, rising."""

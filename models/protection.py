@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.accepted import Accepted
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Index, as_dense, done
-from models.grouping import Group, Residuals, find_groups, group_of
+from models.grouping import Group, Residuals, find_groups, group_of, steepest
 from models.linear_config import LinearConfig
 from models.novelty import HeldBack, NoveltySpectra, Positions, carriers
 from models.null import LEVELS, EmpiricalNull
@@ -22,7 +22,7 @@ from models.visits import Visits
 ENOUGH = 25.0
 """Log likelihood ratio of a group's pooled counts from which on it may be a phase."""
 _MAX_NOVELTIES = 16
-_MOST_GROUPED, _MOST_EXPLAINED = 256, 64
+_MOST_GROUPED, _MOST_EXPLAINED, _TYPICAL = 256, 64, 48
 _SWEEP_VALUES, _REVIEWED = 1 << 15, 32
 _VARIANCE_FLOOR = 0.1
 _CHANCE = 0.05
@@ -65,6 +65,7 @@ class Protection:
         self.p_value: Float64 = np.full(n, np.nan)
         self.novelty_due = False
         self.groups: tuple[Group, ...] = ()
+        self.steep = 1.0
         self.accepted = Accepted(n, positions.n_channels)
         self._dismissed = np.zeros(n, dtype=np.bool_)
         self._bulk: Float64 | None = None
@@ -144,8 +145,10 @@ class Protection:
         self.novelty_due = False
         groups = self._known_groups(published)
         if (found := self._flagged(published)) is not None:
-            mean, most = published.basis.mean, _MAX_NOVELTIES
-            for group in find_groups(found, self._windows, mean, most):
+            measured = self._map.measured
+            some = measured[:: max(1, measured.size // _TYPICAL)]
+            self.steep = steepest(np.median(self._map.expected(some), axis=0), self._windows.width)
+            for group in find_groups(found, self._windows, self.steep, _MAX_NOVELTIES):
                 evidence = group.evidence / self.pool.dispersion
                 # Chance alone makes none in twenty scans.
                 chance = self.p_value[group.positions].min() * self._map.n_positions

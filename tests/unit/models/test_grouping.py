@@ -12,6 +12,7 @@ from tests.unit.models.scenes import peak
 D, FWHM = 400, 12.0
 WINDOWS = ScanWindows.for_peaks(D, FWHM)
 BROAD = (100.0 * (np.exp(-np.arange(D) / 150) + 3 * peak(D, 60, FWHM / 2.355))).astype(np.float32)
+STEEP = steepest(BROAD, WINDOWS.width)
 
 
 def residuals(more: NDArray[np.float64], seed: int = 0, base: float = 0.2) -> Residuals:
@@ -34,7 +35,7 @@ def test_a_phase_with_two_lines_is_one_group_and_another_phase_is_not() -> None:
     # Half of the spectra show one line more, half the other, so that they are flagged in different windows.
     both = [lines((120, 30), (300, 12))] * 4 + [lines((120, 12), (300, 30))] * 4
     other = [lines((210, 30))] * 3
-    groups = find_groups(residuals(np.stack(both + other)), WINDOWS, BROAD, 16)
+    groups = find_groups(residuals(np.stack(both + other)), WINDOWS, STEEP, 16)
     assert [set(g.positions // 7) for g in groups if g.positions.size > 3] == [set(range(8))]
     assert [set(g.positions // 7) for g in groups if g.positions.size == 3] == [{8, 9, 10}]
     assert {g.kind for g in groups} == {"feature"}
@@ -45,7 +46,7 @@ def test_a_phase_with_two_lines_is_one_group_and_another_phase_is_not() -> None:
 def test_spikes_are_told_from_lines() -> None:
     hot, ray = np.zeros(D), np.zeros(D)
     hot[250], ray[330:332] = 40, 25
-    found = find_groups(residuals(np.stack([hot] * 4 + [ray] + [lines((120, 60))] * 2)), WINDOWS, BROAD, 16)
+    found = find_groups(residuals(np.stack([hot] * 4 + [ray] + [lines((120, 60))] * 2)), WINDOWS, STEEP, 16)
     assert {g.kind: sorted((g.positions // 7).tolist()) for g in found} == {
         "feature": [5, 6],
         "hot pixel": [0, 1, 2, 3],
@@ -59,7 +60,7 @@ def test_lines_are_hardly_ever_called_spikes(counts: float) -> None:
     wrong = [
         g.kind
         for seed in range(40)
-        for g in find_groups(residuals(np.stack([lines((200.4, counts))] * 2), seed), WINDOWS, BROAD, 16)
+        for g in find_groups(residuals(np.stack([lines((200.4, counts))] * 2), seed), WINDOWS, STEEP, 16)
         if g.kind != "feature"
     ]
     assert len(wrong) <= 1
@@ -67,10 +68,10 @@ def test_lines_are_hardly_ever_called_spikes(counts: float) -> None:
 
 def test_where_the_specimen_has_sharp_lines_nothing_is_a_spike() -> None:
     sharp = BROAD + np.float32(5000) * peak(D, 60, 0.8).astype(np.float32)
-    assert steepest(BROAD, WINDOWS.width) < 0.2
+    assert STEEP < 0.2
     assert steepest(sharp, WINDOWS.width) > 0.5
     spike = np.full(D, 2.0, dtype=np.float32)
     spike[200] += 200
     expected = np.full(D, 2.0, dtype=np.float32)
-    assert is_spike(spike, expected, POISSON, BROAD, WINDOWS, 196)
-    assert not is_spike(spike, expected, POISSON, sharp, WINDOWS, 196)
+    assert is_spike(spike, expected, POISSON, WINDOWS, STEEP, 196)
+    assert not is_spike(spike, expected, POISSON, WINDOWS, steepest(sharp, WINDOWS.width), 196)
