@@ -62,6 +62,10 @@ class Phases:
         Probability that this is so; 0 where the model does not know the spectrum at all, NaN without a label.
     mixed : ndarray of float32, (P,)
         Probability that a position is a mixture of two phases, NaN without a label.
+    doubt : ndarray of float32, (P,)
+        Probability that another phase makes up most of a position than the one it is called by; 1 without a label.
+    runner_up : ndarray of int32, (P,)
+        Number of the next likely phase, -1 where there is none.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class Phases:
         self.label: NDArray[np.int32] = np.full(n, UNSEEN, dtype=np.int32)
         self.confidence: Float32 = np.full(n, np.nan, dtype=np.float32)
         self.mixed: Float32 = np.full(n, np.nan, dtype=np.float32)
+        self.doubt: Float32 = np.ones(n, dtype=np.float32)
+        self.runner_up: NDArray[np.int32] = np.full(n, UNSEEN, dtype=np.int32)
         self._pinned = np.full(n, UNSEEN, dtype=np.int32)
         self._strange = np.zeros(n, dtype=np.bool_)
         self._made_by = np.full(n, -1, dtype=np.int32)
@@ -125,6 +131,17 @@ class Phases:
     def found(self) -> tuple[PhaseView, Mixture, list[int]] | None:
         """The mixture in force, where its coordinates are, and the numbers of its phases; None before there is one."""
         return None if self._view is None or self._mixture is None else (self._view, self._mixture, list(self._ids))
+
+    def posterior(self, positions: Positions) -> tuple[list[int], Float64]:
+        """Numbers of the phases, and the probability of each to make up most of positions, from all counts.
+
+        Probabilities are (n, C); C is 0 before there is a mixture.
+        """
+        view = self._present()
+        if view is None or self._mixture is None:
+            return [], np.zeros((positions.size, 0))
+        found = done(evaluate(self._mixture, view.sample(positions), view.likelihood))
+        return list(self._ids), found.dominant.T
 
     def seed(self, name: str, positions: Positions) -> int:
         """Make a phase of some positions, which stay its own whatever the mixture says; others may join.
@@ -358,12 +375,16 @@ class Phases:
         dominant = found.dominant
         best = dominant.argmax(axis=0)
         self._mark(positions, np.array(self._ids)[best], dominant.max(axis=0), found.mixed)
+        self.doubt[positions] = found.doubt
+        if len(dominant) > 1:
+            self.runner_up[positions] = np.array(self._ids)[np.argpartition(dominant, -2, axis=0)[-2]]
         self._note_strange(positions, sample, best, found, view)
 
     def _mark(
         self, positions: Positions, label: NDArray[Any], confidence: Float64 | float, mixed: Float64 | float
     ) -> None:
         self.label[positions], self.confidence[positions], self.mixed[positions] = label, confidence, mixed
+        self.doubt[positions] = np.where(np.asarray(label) == UNSEEN, 1.0, 0.0)
         self.confidence[positions[self._engine.held[positions] & (self.label[positions] >= 0)]] = 0.0
         pinned = positions[(self._pinned[positions] >= 0) & (self._map.visits[positions] > 0)]
         self.label[pinned], self.confidence[pinned], self.mixed[pinned] = self._pinned[pinned], 1.0, 0.0

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from models.base import Float64
-from models.pca import orthonormal
 
 _CHECKS = 2
 
@@ -55,9 +53,9 @@ class Targets:
     misclassified_area : float
         Part of the area that may be called by a wrong phase.
     error_slope : float
-        Relative change of the thinned error in a pass, from which on another pass brings nothing.
+        What another pass lowers the relative error by, from which on it brings nothing.
     angle_deg : float
-        Largest principal angle to the subspace of half of the dose.
+        Angle to the subspace of half of the dose.
     relative_error : float
         Median relative error of the wanted maps.
     unseen_area : float
@@ -74,43 +72,33 @@ class Targets:
     risk: float = 0.05
 
 
-def misclassified_area(posterior: Float64, area: Float64 | None = None) -> float:
-    """Expected part of the area that is called by a wrong phase, from posteriors (P, M); infinite without any."""
-    if not len(posterior):
-        return float("inf")
-    wrong = 1.0 - posterior.max(axis=1)
-    return float(np.average(wrong, weights=area))
-
-
-def error_slope(errors: Float64, passes: Float64) -> float:
-    """Relative change of thinned errors (n,) in a pass, from the last two; infinite before there are two."""
-    if errors.size < 2:
-        return float("inf")
-    step = float(passes[-1] - passes[-2])
-    if not (step > 0 and errors[-2] > 0):
-        return float("inf")
-    return abs(float(errors[-1] / errors[-2] - 1.0)) / step
-
-
-def half_dose_angle_deg(
-    basis: NDArray[np.floating], half: NDArray[np.floating], weight: Float64 | None = None
-) -> float:
-    """Largest principal angle, degrees, between eigenspectra (K, D) and those of half of the dose; 90 for another rank.
+def misclassified_area(error: Float64, n_positions: int, risk: float) -> tuple[float, float]:
+    """Expected part of the area that is called by a wrong phase, and what it exceeds with probability `risk` only.
 
     Parameters
     ----------
-    weight : ndarray, (D,), optional
-        1 / standard deviation of each channel's noise, so that directions count as noise lets them be seen.
+    error : ndarray, (n,)
+        Probability of each position to be called wrongly; positions that are not listed are right.
     """
-    if len(basis) != len(half) or not len(basis):
-        return 90.0
-    scale = np.ones(basis.shape[1]) if weight is None else weight
-    whole, other = orthonormal((basis * scale).T), orthonormal((half * scale).T)
-    if whole.shape != other.shape:
-        return 90.0
-    # The sine, from what one leaves outside the other, is accurate also for small angles.
-    outside = other - whole @ (whole.T @ other)
-    return float(np.degrees(np.arcsin(np.clip(np.linalg.norm(outside, 2), 0.0, 1.0))))
+    if not n_positions:
+        return float("inf"), float("inf")
+    expected = float(error.sum(dtype=np.float64))
+    spread = float(np.sqrt((error * (1.0 - error)).sum(dtype=np.float64)))
+    return expected / n_positions, (expected + float(norm.isf(risk)) * spread) / n_positions
+
+
+def error_slope(errors: Float64, passes: Float64) -> float:
+    """What another pass is expected to lower the relative error by, from errors (n,) after so many passes (n,).
+
+    By the power law through them, for single differences are mostly noise; infinite where they say nothing. Absolute:
+    relative to the error itself it would be 1/(2 passes) whatever the specimen is, and never tell that there is enough.
+    """
+    known = (errors > 0) & (passes > 0)
+    if np.count_nonzero(known) < 2 or not np.ptp(passes[known]) > 0:
+        return float("inf")
+    power, level = np.polyfit(np.log(passes[known]), np.log(errors[known]), 1)
+    now = float(passes.max())
+    return float(np.exp(level) * (now**power - (now + 1.0) ** power)) if power < 0 else 0.0
 
 
 def unseen_area(n_independent: float, once: int, twice: int, risk: float) -> float:

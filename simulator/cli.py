@@ -16,7 +16,7 @@ from simulator.files import Recorded, read
 from simulator.panel import DETECTOR, SCAN
 from simulator.playback import is_recording
 from simulator.points import random_points
-from simulator.raster import Index, scan_order
+from simulator.raster import Index, scan_order, sparse_order
 from simulator.references import write_library
 from simulator.replay import FileScene
 from simulator.run import Job, Recording, console, errors, report, run, series_name, speed_of, words
@@ -32,7 +32,9 @@ def simulate(
     shape: panel.Shape = None,
     region: panel.Region = None,
     points: panel.Points = None,
+    share: panel.Share = None,
     passes: panel.Passes = 4,
+    pieces: panel.Pieces = 1,
     dwell: panel.Dwell = 0.001,
     rate: panel.Rate = None,
     order: panel.OrderOption = panel.ScanOrder.RASTER,
@@ -77,10 +79,12 @@ def simulate(
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
         where, positions = _places(sample, points, region, order, seed)
+        if share is not None:
+            positions = positions[np.isin(positions, sparse_order(sample.nav_shape, share, seed=seed))]
         scenes = Scenes(sample, dose, dwell, seed + 1, camera, list_mode, effects, save, where)
         if truth is not None:
             sample.save(truth, dose, where)
-        plan = Plan(positions, passes, dwell, dose_limit, words(actions), obeys_at.value)
+        plan = Plan(positions, passes, dwell, dose_limit, words(actions), obeys_at.value, pieces=pieces)
         _describe(sample, sample.nav_shape if where is None else where.shape, dose, passes)
         link = Link(data, pattern.value, bind, replay, control, obey_advice, wait_subscriber, linger)
         series = series or series_name(sample.name)

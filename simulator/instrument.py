@@ -77,7 +77,7 @@ class Instrument:
     @property
     def expected(self) -> int:
         """Spectra planned at the start."""
-        return len(self.plan.order) * self.plan.passes
+        return self.plan.expected
 
     @property
     def due_s(self) -> float:

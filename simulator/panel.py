@@ -120,6 +120,16 @@ Points = Annotated[
     int | None,
     typer.Option(min=1, help="Scan so many random positions as a list of points, not the map.", rich_help_panel=SCAN),
 ]
+Pieces = Annotated[
+    int,
+    typer.Option(min=1, help="Read each visit out so many times, so that it can be extended.", rich_help_panel=SCAN),
+]
+Share = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=1.0, help="Plan only this share of the positions, spread at random.", rich_help_panel=SCAN
+    ),
+]
 Counts = Annotated[float | None, typer.Option(min=0.0, help="Mean counts of a visit.", rich_help_panel=DETECTOR)]
 Channels = Annotated[int | None, typer.Option(min=1, help="Channels over the same range.", rich_help_panel=DETECTOR)]
 Truth = Annotated[Path | None, typer.Option(help="Write the truth to this .npz.", rich_help_panel=RECORD)]

@@ -52,3 +52,21 @@ def scan_order(
     if order == "random":
         return np.random.Generator(np.random.Philox(seed)).permutation(flat)
     return flat
+
+
+def sparse_order(nav_shape: Sequence[int], share: float, *, seed: int = 0) -> Index:
+    """Return about a share of the positions of a two-dimensional map in raster order: a random one of each square cell.
+
+    Raises
+    ------
+    ValueError
+        Where the share is not between 0 and 1, or the map has not two dimensions.
+    """
+    if not 0 < share <= 1 or len(nav_shape) != 2:
+        raise ValueError(f"a share of {share:g} of a map of {list(nav_shape)} cannot be chosen")
+    rng = np.random.Generator(np.random.Philox(seed))
+    ny, nx = (max(1, round(n * share**0.5)) for n in nav_shape)
+    y_edges, x_edges = np.linspace(0, nav_shape[0], ny + 1), np.linspace(0, nav_shape[1], nx + 1)
+    y = np.floor(y_edges[:-1, None] + rng.random((ny, nx)) * np.diff(y_edges)[:, None]).astype(np.int64)
+    x = np.floor(x_edges[None, :-1] + rng.random((ny, nx)) * np.diff(x_edges)[None, :]).astype(np.int64)
+    return np.unique(y * nav_shape[1] + x).astype(np.uint32)

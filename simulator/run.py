@@ -76,7 +76,7 @@ class Job:
     @property
     def expected(self) -> int:
         """Spectra planned."""
-        return len(self.plan.order) * self.plan.passes
+        return self.plan.expected
 
     def start(self, replay: str | None) -> Apparatus:
         """Return the instrument, ready to go."""

@@ -35,6 +35,8 @@ class Plan:
         Where a stop, a visit or a pause takes effect: controllers differ.
     pause_s : float
         How long an operator takes to look after a paused instrument.
+    pieces : int
+        A visit is read out so many times, each a spectrum of its own, so that what it brings is seen before it is over.
     """
 
     order: Index
@@ -44,12 +46,18 @@ class Plan:
     actions: tuple[str, ...] = ("stop", "dwell", "visit", "extend", "pause")
     obeys_at: StopsAt = "point"
     pause_s: float = 5.0
+    pieces: int = 1
 
     def __post_init__(self) -> None:
         if unknown := set(self.actions) - set(ACTIONS):
             raise ValueError(f"unknown actions {sorted(unknown)}: the protocol has {', '.join(ACTIONS)}")
-        if min(self.passes, len(self.order)) < 1 or not self.dwell_s > 0:
-            raise ValueError("a plan needs positions, passes and a dwell above 0")
+        if min(self.passes, len(self.order), self.pieces) < 1 or not self.dwell_s > 0:
+            raise ValueError("a plan needs positions, passes, pieces and a dwell above 0")
+
+    @property
+    def expected(self) -> int:
+        """Spectra planned."""
+        return len(self.order) * self.passes * self.pieces
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,19 @@ class _Section:
     @property
     def lasts_s(self) -> float:
         return (float(self.ends_s[-1]) if len(self) else 0.0) + self.wait_s
+
+    def run(self, at: int) -> slice:
+        """Return the pieces of the visit that `at` belongs to."""
+        others = np.flatnonzero(self.positions != self.positions[at])
+        before, after = others[others < at], others[others > at]
+        return slice(int(before[-1]) + 1 if len(before) else 0, int(after[0]) if len(after) else len(self))
+
+    def last_piece(self, at: int, stop: int, dwell_s: float) -> None:
+        """Let the piece `at` be the last one of its visit, which ends before `stop`, and last this long."""
+        self.positions = np.delete(self.positions, slice(at + 1, stop))
+        self.dwell_s = np.delete(self.dwell_s, slice(at + 1, stop))
+        self.dwell_s[at] = dwell_s
+        self.ends_s = np.cumsum(self.dwell_s)
 
     def split(self, at: int) -> _Section:
         """Keep the visits before `at` and return the others."""
@@ -196,7 +217,9 @@ class Schedule:
         while not self._sections and self._passes_left > 0:
             number = self.plan.passes - self._passes_left
             self._passes_left -= 1
-            section = _Section(self.plan.order, self._within_limit(self.plan.order), number)
+            order, pieces = self.plan.order, self.plan.pieces
+            dwell_s = np.repeat(self._within_limit(order) / pieces, pieces)
+            section = _Section(np.repeat(order, pieces), dwell_s, number)
             np.add.at(self.committed_s, section.positions, section.dwell_s)
             if len(section):
                 self._sections.append(section)
@@ -278,15 +301,16 @@ class Schedule:
         position, dwell_s, at = int(decision.index[0]), float(decision.dwell_s[0]), section.done
         if len(decision.index) != 1 or at >= len(section) or section.positions[at] != position:
             return f"position {position} is not the one being measured"
-        spent_s = section.elapsed_s - (float(section.ends_s[at - 1]) if at else 0.0)
+        pieces = section.run(at)
+        began_s = float(section.ends_s[pieces.start - 1]) if pieces.start else 0.0
+        spent_s = section.elapsed_s - began_s
         if dwell_s <= spent_s:
             return f"position {position} has had {spent_s:.4g} s already"
-        more_s = dwell_s - float(section.dwell_s[at])
+        more_s = dwell_s - float(section.dwell_s[pieces].sum())
         error = self._too_much(decision.index, np.array([more_s]))
         if error is None:
             self.committed_s[position] += more_s
-            section.dwell_s[at] = dwell_s
-            section.ends_s[at:] += more_s
+            section.last_piece(at, pieces.stop, dwell_s - float(section.dwell_s[pieces.start : at].sum()))
         return error
 
     def _pause(self, section: _Section) -> None:

@@ -9,7 +9,6 @@ from models.stopping import (
     Targets,
     conditions,
     error_slope,
-    half_dose_angle_deg,
     independent_positions,
     misclassified_area,
     unseen_area,
@@ -25,29 +24,28 @@ GOOD = {
 }
 
 
-def test_expected_area_is_the_area_of_calibrated_posteriors() -> None:
+def test_expected_area_is_the_area_of_calibrated_posteriors_and_its_bound_is_seldom_exceeded() -> None:
     rng = np.random.default_rng(0)
-    posterior = rng.dirichlet([0.3, 0.3, 0.3], 40000)
-    truth = (posterior.cumsum(axis=1) < rng.random((40000, 1))).sum(axis=1)
-    wrong = (truth != posterior.argmax(axis=1)).mean()
-    assert misclassified_area(posterior) == pytest.approx(wrong, abs=0.01)
-    assert misclassified_area(np.zeros((0, 3))) == np.inf
-    assert misclassified_area(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([1.0, 3.0])) == pytest.approx(0.125)
+    error = rng.beta(0.1, 2.0, 40000)
+    wrong = rng.random((400, error.size)) < error
+    expected, bound = misclassified_area(error, error.size, 0.05)
+    assert expected == pytest.approx(wrong.mean(), rel=0.01)
+    assert 0.02 <= (wrong.mean(axis=1) > bound).mean() <= 0.08
+    assert misclassified_area(np.zeros(0), 0, 0.05) == (np.inf, np.inf)
+    assert misclassified_area(np.array([0.5]), 100, 0.05)[0] == pytest.approx(0.005)
 
 
-def test_slope_of_the_error() -> None:
-    assert error_slope(np.array([4.0, 2.0, 1.9]), np.array([1.0, 2.0, 4.0])) == pytest.approx(0.025)
+def test_slope_of_the_error_is_what_the_next_pass_brings() -> None:
+    rng = np.random.default_rng(1)
+    passes = np.linspace(2.0, 4.0, 12)
+    errors = 0.4 / np.sqrt(passes)
+    expected = 0.4 / 2.0 - 0.4 / np.sqrt(5.0)
+    assert error_slope(errors, passes) == pytest.approx(expected)
+    noisy = [error_slope(errors * (1 + 0.02 * rng.standard_normal(12)), passes) for _ in range(200)]
+    assert np.std(noisy) < 0.3 * expected
     assert error_slope(np.array([4.0]), np.array([1.0])) == np.inf
     assert error_slope(np.array([4.0, 4.0]), np.array([1.0, 1.0])) == np.inf
-
-
-def test_angle_to_the_half_dose_subspace() -> None:
-    basis = np.eye(5)[:2]
-    turned = np.array([[1.0, 0, 0, 0, 0], [0, np.cos(0.1), np.sin(0.1), 0, 0]])
-    assert half_dose_angle_deg(basis, 3.0 * turned[::-1]) == pytest.approx(np.degrees(0.1))
-    assert half_dose_angle_deg(basis, turned[:1]) == 90.0
-    weighted = half_dose_angle_deg(basis, turned, np.array([1.0, 1.0, 2.0, 1.0, 1.0]))
-    assert weighted == pytest.approx(np.degrees(np.arctan(2 * np.tan(0.1))))
+    assert error_slope(np.array([4.0, 4.1]), np.array([1.0, 2.0])) == 0.0
 
 
 def test_rule_of_three() -> None:

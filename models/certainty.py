@@ -1,0 +1,77 @@
+"""How sure it is which phase each position is of, and how fast further counts would make it so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Float64
+from models.composition import exposure_of, net_signal
+from models.information import chernoff_informations
+from models.linear import LinearEngine
+from models.phases import Phases
+
+_BINS = 256
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """Positions that were measured and are of some phase.
+
+    Attributes
+    ----------
+    index : ndarray of int, (m,)
+        Flat positions, rising.
+    error : ndarray, (m,)
+        Probability that the phase map is wrong there.
+    rate : ndarray, (m,)
+        Information a second between its two likeliest phases: the error falls as exp(-rate dwell).
+    """
+
+    index: NDArray[np.int64]
+    error: Float64
+    rate: Float64
+
+
+def phase_errors(phases: Phases, engine: LinearEngine) -> tuple[NDArray[np.int64], Float64]:
+    """Measured positions (m,), and the probability of each that the phase map is wrong there.
+
+    Spectra that are held back as anomalies are reported, and not called by any phase; a position without counts
+    has none. What has no label yet counts as wrong.
+    """
+    index = np.flatnonzero((engine.visits > 0) & (engine.totals != 0) & ~engine.held)
+    return index, phases.doubt[index].astype(np.float64)
+
+
+def certainty_of(phases: Phases, engine: LinearEngine, dwell_s: Float64) -> Certainty | None:
+    """What is known now of positions that had `dwell_s` (P,) so far; None before there are phases to tell apart.
+
+    Pure positions learn as fast as the Chernoff information of their two likeliest phases lets them. A mixture of the
+    two does not: how fast it learns is told by how far it has come with the dwell it had.
+    """
+    ids, spectra = phases.spectra()
+    if len(ids) < 2:
+        return None
+    index, error = phase_errors(phases, engine)
+    place = np.full(max(ids) + 1, -1)
+    place[ids] = np.arange(len(ids))
+    pair = np.stack([phases.label[index], phases.runner_up[index]])
+    known = np.isin(pair, ids).all(axis=0)
+    first, second = place[np.where(known, pair, ids[0])]
+    visits, noise = engine.visits[index], engine.noise
+    signal = net_signal(engine.totals[index], visits, noise, engine.n_channels)
+    exposure = exposure_of(signal, noise.row_variance(engine.totals[index], visits, engine.n_channels))
+    spent = dwell_s[index]
+    a_second = np.divide(exposure, spent, out=np.zeros_like(exposure), where=spent > 0)
+    pure = np.where(known, _informations(spectra)[first, second] * a_second, 0.0)
+    so_far = np.divide(-np.log(np.clip(2.0 * error, 1e-12, 1.0)), spent, out=np.zeros_like(error), where=spent > 0)
+    mixed = np.nan_to_num(phases.mixed[index].astype(np.float64))
+    return Certainty(index, error, (1.0 - mixed) * pure + mixed * np.minimum(pure, so_far))
+
+
+def _informations(spectra: Float64) -> Float64:
+    """Chernoff information (C, C) for each count, of spectra (C, D) in a few hundred bins of channels."""
+    width = -(-spectra.shape[1] // _BINS)
+    return chernoff_informations(np.add.reduceat(spectra, np.arange(0, spectra.shape[1], width), axis=1))
