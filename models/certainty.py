@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Float64
+from models.base import Float64, done
 from models.composition import exposure_of, net_signal
 from models.information import chernoff_informations
 from models.linear import LinearEngine
+from models.phase_mixture import evaluate
 from models.phases import Phases
 
 _BINS = 256
@@ -43,6 +44,15 @@ def phase_errors(phases: Phases, engine: LinearEngine) -> tuple[NDArray[np.int64
     """
     index = np.flatnonzero((engine.visits > 0) & (engine.totals != 0) & ~engine.held)
     return index, phases.doubt[index].astype(np.float64)
+
+
+def posterior_of(phases: Phases, positions: NDArray[np.int64]) -> Float64:
+    """Probability of each phase to make up most of positions (n, C), from all their counts; C is 0 before any phase."""
+    known = phases.found
+    if known is None:
+        return np.zeros((positions.size, 0))
+    view, mixture, _ = known
+    return done(evaluate(mixture, view.sample(positions), view.likelihood)).dominant.T
 
 
 def certainty_of(phases: Phases, engine: LinearEngine, dwell_s: Float64) -> Certainty | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64, Index
+from models.base import Float32, Float64
 from models.composition import CompositionSpace, exposure_of, net_signal
 from models.neighbours import neighbours
 from models.noise import NoiseModel

@@ -132,17 +132,6 @@ class Phases:
         """The mixture in force, where its coordinates are, and the numbers of its phases; None before there is one."""
         return None if self._view is None or self._mixture is None else (self._view, self._mixture, list(self._ids))
 
-    def posterior(self, positions: Positions) -> tuple[list[int], Float64]:
-        """Numbers of the phases, and the probability of each to make up most of positions, from all counts.
-
-        Probabilities are (n, C); C is 0 before there is a mixture.
-        """
-        view = self._present()
-        if view is None or self._mixture is None:
-            return [], np.zeros((positions.size, 0))
-        found = done(evaluate(self._mixture, view.sample(positions), view.likelihood))
-        return list(self._ids), found.dominant.T
-
     def seed(self, name: str, positions: Positions) -> int:
         """Make a phase of some positions, which stay its own whatever the mixture says; others may join.
 

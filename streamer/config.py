@@ -6,23 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from models.library import Library, read_library
 from models.linear_config import LinearConfig
 from models.phase_growth import PhaseLimits
 from models.steps import StepsConfig
+from streamer.config_decisions import DecisionConfig, DriftSection
+from streamer.config_section import FiniteFloat, PositiveFloat, Section
 from streamer.wire import Limits, Stins
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A table of the configuration: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
 
 
 class StinsConfig(Section):
@@ -58,22 +50,6 @@ class LimitsConfig(Section):
     def limits(self) -> Limits:
         """Return it as the decoder takes it."""
         return Limits(self.message_mib << 20, self.positions, self.channels)
-
-
-class DecisionConfig(Section):
-    """When the scan has what was asked for."""
-
-    mode: Literal["advise", "enforce"] = Field(
-        "advise", description="advise tells the operator, enforce asks the controller to act"
-    )
-    stop_coverage: Fraction = Field(1.0, description="part of the positions that must have been measured")
-    stop_angle_deg: PositiveFloat = Field(
-        5.0, description="largest principal angle between successive bases, degrees, over two checks"
-    )
-    stop_relative_error: PositiveFloat = Field(
-        0.2, description="target for the median relative error of a denoised spectrum"
-    )
-    valid_s: PositiveFloat = Field(10.0, description="how long a decision stays valid where the header does not say")
 
 
 class LinearSection(Section):
@@ -217,6 +193,7 @@ class PipelineConfig(Section):
     stins: StinsConfig = StinsConfig()
     limits: LimitsConfig = LimitsConfig()
     decisions: DecisionConfig = DecisionConfig()
+    drift: DriftSection = DriftSection()
     linear: LinearSection = LinearSection()
     anomaly: AnomalySection = AnomalySection()
     steps: StepsByTechnique = StepsByTechnique()

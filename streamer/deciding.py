@@ -1,56 +1,272 @@
-"""What a series decides: the evidence that its model gives, and the decisions that follow from it."""
+"""What a series decides: evidence is gathered while it runs, and decisions follow from it."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from models.axis import Axis
+from models.base import Counts, Float64
+from models.guess import PhaseGuess, phase_guess
 from models.linear import LinearEngine
-from streamer.config import DecisionConfig
-from streamer.decisions import Evidence, Ledger, StopRule
+from models.phases import Phases
+from models.prepared import PreparedEngine
+from streamer.config import PipelineConfig
+from streamer.decisions import Ledger, Proposal
 from streamer.events import Event
+from streamer.evidence import Dose, StopEvidence
+from streamer.hindsight import Hindsight
+from streamer.planning import Planner, Progress
+from streamer.watching import Watch
 from streamer.wire import HeaderMap
+
+_SLOW_S = 0.01
+_STEERS = frozenset({"dwell", "visit", "extend"})
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Positions that are visited again: counts that they are expected to bring, and those that they have."""
+
+    positions: NDArray[Any]
+    expected: float
+    totals: float
 
 
 class Deciding:
-    """Decides for one series whenever its model has moved.
+    """Decides for one series.
 
     Parameters
     ----------
     series : str
     header : HeaderMap
         Tells what the controller can do.
+    dwell_s : ndarray, (P,)
+        Dwell of each position so far; whoever adds to it tells by `seen`.
     """
 
-    def __init__(self, series: str, header: HeaderMap) -> None:
+    def __init__(self, series: str, header: HeaderMap, dwell_s: Float64) -> None:
         self.ledger = Ledger(series, header)
-        self._stop_rule = StopRule()
-        self._checked_rank = 0
+        self._header, self._dwell_s = header, dwell_s
+        n, self._passes = dwell_s.size, header.passes or 1
+        expected = header.expected or n * self._passes
+        self._planned = min(n, -(-expected // self._passes))
+        self._uniform_s = (header.dwell_s or 0.0) * self._planned
+        self._progress = Progress(self._uniform_s, expected)
+        self._agreed: dict[int, Float64] = {}
+        self._committed_s: Float64 = np.full(n, header.dwell_s or 0.0)
+        self._hindsight = Hindsight()
+        self._at: tuple[int, int, float, float] = (-1, -1, 0.0, 0.0)
+        self._extended = (-1, -1)
+        self._asked_visits = -1
+        self._job: Iterator[None] | None = None
+        self.guess: PhaseGuess | None = None
+        self._guess_at = -1
 
-    def decide(self, engine: LinearEngine, t_ns: int, targets: DecisionConfig) -> list[Event]:
-        """Check the rules against the model as it is now; return what is decided."""
-        evidence = self.evidence(engine)
-        self._checked_rank = engine.basis.n_components if engine.basis is not None else 0
-        if not self._stop_rule.check(evidence, targets) or not self.ledger.may_issue("stop", t_ns):
+    def begin(self, engine: LinearEngine, phases: Phases | None, axis: Axis, config: PipelineConfig) -> None:
+        """Take the model that decisions rest on."""
+        self._engine, self._phases = engine, phases
+        shape = self._header.nav_shape
+        self._grid = (shape[0], shape[1]) if len(shape) == 2 and not self._header.positions else None
+        self._evidence = StopEvidence(engine, phases, axis)
+        self._planner = None if phases is None else Planner(engine, phases, self._grid, self._header.dose_limit_s)
+        self._watch = Watch(engine, phases, axis, config, plain=not isinstance(engine, PreparedEngine))
+
+    # What comes in
+
+    def corrected(self, counts: Counts) -> Counts:
+        """Counts (n, D) with the drift that is known taken out."""
+        return self._watch.corrected(counts)
+
+    def before(self, index: NDArray[np.uint32], dwell_s: NDArray[np.float32]) -> Repeated:
+        """Note how the positions of visits (n,) that are about to be added stand."""
+        had_s = self._dwell_s[index]
+        again = had_s > 0
+        if not again.any():
+            return Repeated(np.zeros(0, dtype=np.int64), 0.0, 0.0)
+        positions = np.unique(index[again])
+        totals = self._engine.totals
+        expected = float((totals[index[again]] / had_s[again]) @ dwell_s[again])
+        return Repeated(positions, expected, float(totals[positions].sum()))
+
+    def seen(self, index: NDArray[np.uint32], dwell_s: NDArray[np.float32], number: int, repeated: Repeated) -> None:
+        """Note visits (n,) of pass `number`, now that they are added."""
+        if repeated.positions.size:
+            counted = float(self._engine.totals[repeated.positions].sum()) - repeated.totals
+            self._watch.seen(repeated.positions.size, repeated.expected, counted)
+        if not self._steers:
+            return
+        self._enter(number)
+        self._progress.add(float(dwell_s.sum()), index.size)
+        position = int(index[-1])
+        other = np.flatnonzero(index != position)
+        run = slice(int(other[-1]) + 1 if other.size else 0, None)
+        spent_s = float(dwell_s[run].sum())
+        if not other.size and self._at[:2] == (position, number):
+            spent_s += self._at[2]
+        self._at = (position, number, spent_s, float(dwell_s[-1]))
+
+    def _enter(self, number: int) -> None:
+        """Begin the next pass, if it is one: as long as was agreed, or else as planned."""
+        while self._progress.number < number:
+            added = self._agreed.pop(self._progress.number + 1, None)
+            self._committed_s += (self._header.dwell_s or 0.0) if added is None else added
+            self._progress.next_pass(self._uniform_s if added is None else float(added.sum()))
+
+    @property
+    def _steers(self) -> bool:
+        return not _STEERS.isdisjoint(self._header.actions)
+
+    def answered(self, identity: str, t_ns: int, *, ok: bool, error: str, controller: str) -> list[Event]:
+        """Take a controller's answer; what it agreed to is the plan from now on."""
+        order, events = self.ledger.answered(identity, t_ns, ok=ok, error=error, controller=controller)
+        if order.action == "dwell":
+            self._agreed[int(order.evidence["pass"])] = order.by_position(self._dwell_s.size)
+        elif order.action == "visit":
+            dwell_s = order.by_position(self._dwell_s.size)
+            self._committed_s += dwell_s
+            self._progress.planned_s += float(dwell_s.sum())
+        elif order.action == "extend":
+            self._extended = self._at[:2]
+        return events
+
+    # What is decided
+
+    def tick(self, t_ns: int, config: PipelineConfig, *, running: bool) -> list[Event]:
+        """Decide what cannot wait for the model: where to go on, and whether something is wrong."""
+        events = self.ledger.tick(t_ns)
+        proposals, told = self._watch.look(config)
+        if running:
+            proposals += self._steering(config)
+            for proposal in proposals:
+                events += self._issue(proposal, t_ns, config)
+        return told + events
+
+    def promoted(self, t_ns: int, config: PipelineConfig) -> list[Event]:
+        """Decide whether the scan may stop: the model has moved, or learnt that it need not."""
+        self._evidence.note()
+        if "stop" not in self._header.actions:
             return []
-        return self.ledger.issue(
-            "stop",
-            t_ns,
-            reason=StopRule.reason(evidence),
-            evidence=StopRule.numbers(evidence, targets),
-            model=engine.basis.version if engine.basis is not None else 0,
-            config=targets,
-        )
+        found = self._evidence.check(config, self._dose, self._filled())
+        return [] if found is None else self._issue(found, t_ns, config)
 
-    def evidence(self, engine: LinearEngine) -> Evidence:
-        """Return the numbers a stop rests on, as they are now."""
-        totals, visits = engine.totals, engine.visits
-        measured = visits > 0
-        # Groups of rare positions come and go without the model being less settled.
-        rank = engine.basis.n_components if engine.basis is not None else 0
-        relative = np.inf
-        if rank and measured.any():
-            # In whitened units a spectrum of h counts has energy h, and K components let K units of noise through.
-            relative = float(np.median(np.sqrt(rank / np.maximum(totals[measured], 1e-9))))
-        # A basis that has just got another component has not settled, whatever the angle of the others.
-        angle_deg = float(engine.subspace_angle_deg) if rank == self._checked_rank else 90.0
-        return Evidence(float(measured.mean()), angle_deg, relative)
+    @property
+    def _dose(self) -> Dose:
+        committed_s = np.maximum(self._committed_s, np.nan_to_num(self._dwell_s))
+        return Dose(self._dwell_s, committed_s, self._header.dwell_s, self._passes, self._planned)
+
+    @property
+    def _is_sparse(self) -> bool:
+        return self._planned < self._dwell_s.size and self._grid is not None and self._phases is not None
+
+    def _filled(self) -> Any:
+        if not self._is_sparse or self._phases is None or self._grid is None:
+            return None
+        if self._guess_at != self._progress.visits or self.guess is None:
+            self._guess_at = self._progress.visits
+            self.guess = phase_guess(self._phases, self._engine.visits, self._grid)
+        return None if self.guess is None else self.guess.filled
+
+    def _steering(self, config: PipelineConfig) -> list[Proposal]:
+        """Proposals for where to go on; none once a stop is under way."""
+        if self._planner is None or not self._steers or self._header.dwell_s is None or self._stops(config):
+            return []
+        found = [self._next_pass(config), self._next_visits(config), self._extension(config)]
+        return [p for p in found if p is not None]
+
+    def _stops(self, config: PipelineConfig) -> bool:
+        """Whether a stop was ordered, and taken or not yet answered."""
+        waits = config.decisions.mode == "enforce" and self.ledger.waits_for("stop")
+        return waits or self.ledger.agreed("stop")
+
+    def _next_pass(self, config: PipelineConfig) -> Proposal | None:
+        number = self._progress.number + 1
+        due = number < self._passes and self._progress.ends_within(config.decisions.lead_s)
+        if not due or self._planner is None or not self.ledger.may_issue("dwell", 0, str(number)):
+            return None
+        conditions = self._evidence.conditions(config, self._dose, self._filled())
+        return self._planner.next_pass(config.decisions, self._dose, number, [c for c in conditions if not c.is_met])
+
+    def _next_visits(self, config: PipelineConfig) -> Proposal | None:
+        progress = self._progress
+        due = self._is_sparse and "visit" in self._header.actions and progress.ends_within(config.decisions.lead_s)
+        # As long as nobody obeys, asking for the same again and again says nothing new.
+        few = progress.visits - self._asked_visits < max(16, self._dwell_s.size // 100) and self._asked_visits >= 0
+        if not due or few or self.ledger.waits_for("visit") or self._planner is None:
+            return None
+        filled = self._filled()
+        if filled is None:
+            return None
+        self._asked_visits = progress.visits
+        return self._planner.next_visits(config.decisions, self._dose, filled, progress.visits)
+
+    def _extension(self, config: PipelineConfig) -> Proposal | None:
+        planned_s, (position, _, spent_s, piece_s) = self._header.dwell_s or 0.0, self._at
+        slow = planned_s >= _SLOW_S and "extend" in self._header.actions
+        under_way = 0 < spent_s < 0.999 * planned_s and self._extended != self._at[:2]
+        if not slow or self._planner is None or not under_way:
+            return None
+        return self._planner.extension(config.decisions, self._dose, position, spent_s, piece_s)
+
+    def _issue(self, proposal: Proposal, t_ns: int, config: PipelineConfig) -> list[Event]:
+        basis = self._engine.basis
+        model = basis.version if basis is not None else 0
+        events = self.ledger.issue(proposal, t_ns, model=model, config=config.decisions)
+        if events and config.decisions.mode == "advise" and self._phases is not None:
+            kept_s = proposal.arrays.get("dwell_s") if proposal.action == "dwell" else None
+            if proposal.action in ("stop", "dwell"):
+                identity = self.ledger.decisions[-1]["decision"]
+                flagged = int(np.count_nonzero(self._engine.held))
+                self._hindsight.note(
+                    identity, proposal.action, self._phases.label, self._dwell_s, flagged,
+                    None if kept_s is None else kept_s.astype(np.float64),
+                )  # fmt: skip
+        return events
+
+    # Idle time
+
+    @property
+    def wants_work(self) -> bool:
+        """Whether `work` would do something."""
+        return self._job is not None or self._damage_work() is not None
+
+    def _damage_work(self) -> Iterator[None] | None:
+        return self._watch.damage_work(self._engine.score_map.n_visits, self._dwell_s)
+
+    def work(self, t_ns: int, config: PipelineConfig, *, running: bool) -> list[Event]:
+        """Do one piece of looking for damage; decide at its end."""
+        if self._job is None:
+            self._job = self._damage_work()
+        if self._job is None or next(self._job, self) is not self:
+            return []
+        self._job = None
+        ids = [] if self._phases is None else self._phases.spectra()[0]
+
+        def name(place: int) -> str:
+            return self._phases.name(ids[place]) if self._phases is not None and place < len(ids) else "The specimen"
+
+        proposals, told = self._watch.damaged(config, self._header.dwell_s or 0.0, name)
+        for proposal in proposals if running else []:
+            told = told + self._issue(proposal, t_ns, config)
+        return told
+
+    # What is told
+
+    def summary(self) -> dict[str, Any]:
+        """What the status shows: how far each condition of a stop is, drift and damage."""
+        conditions = {c.name: {"value": c.value, "target": c.target, "met": c.is_met} for c in self._evidence.latest}
+        return {"stop_conditions": conditions, **self._watch.summary()}
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Fill the map for the last time; return what advice would have saved, and what would have been missed."""
+        if self._phases is None:
+            return []
+        self._guess_at = -1
+        self._filled()
+        flagged = int(np.count_nonzero(self._engine.held))
+        dwell_s = np.nan_to_num(self._dwell_s)
+        return self._hindsight.told(self._phases.label, dwell_s, flagged, self._header.dwell_s or 0.0)

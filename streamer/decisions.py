@@ -1,4 +1,4 @@
-"""Decisions for the controller: evidence, reason, validity, and what became of each (protocol.md, 3)."""
+"""Decisions for the controller: reason, evidence, validity, and what became of each (protocol.md, 3)."""
 
 from __future__ import annotations
 
@@ -6,83 +6,77 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from streamer.config import DecisionConfig
-from streamer.events import Count, Event, Notify, Publish
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.config_decisions import DecisionConfig
+from streamer.events import Count, Event, Notify, Publish, Slack
 from streamer.wire import Control, HeaderMap, Result
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
-CHECKS_IN_A_ROW = 2
 ASK_AGAIN_NS = 5 * NS_PER_S
 
 Outcome = Literal["accepted", "refused", "late", "expired"]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """The numbers that a stop rests on.
+class Proposal:
+    """What is to be decided, before it is written down and sent.
 
     Parameters
     ----------
-    coverage : float
-        Part of the positions measured.
-    angle_deg : float
-        Largest principal angle between the last two bases, degrees.
-    relative_error : float
-        Median over positions of the expected relative error of the denoised spectrum.
+    action : str
+    occasion : str
+        What it is about: there is one decision of an action on one occasion, unless it was not taken.
+    reason : str
+        A sentence for the operator.
+    evidence : map
+        The numbers behind it.
+    arrays : map of arrays
+        `index` u4[m] and `dwell_s` f4[m], where the action has them.
+    valid_ns : int, optional
+        How long it is of use, where that is shorter than usual.
     """
 
-    coverage: float
-    angle_deg: float
-    relative_error: float
+    action: str
+    occasion: str
+    reason: str
+    evidence: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    valid_ns: int | None = None
 
 
-class StopRule:
-    """Stop when the specimen is covered, the subspace has settled and the wanted error is reached.
+def with_arrays(
+    action: str, occasion: str, reason: str, evidence: Mapping[str, Any], index: NDArray[Any], dwell_s: NDArray[Any],
+    valid_ns: int | None = None,
+) -> Proposal:  # fmt: skip
+    """Return a proposal about positions (m,) and their dwells (m,)."""
+    arrays = {"index": index.astype("<u4"), "dwell_s": dwell_s.astype("<f4")}
+    return Proposal(action, occasion, reason, evidence, arrays, valid_ns)
 
-    All conditions must hold in two checks in a row: one quiet moment of a basis that still moves is not enough.
-    """
 
-    def __init__(self) -> None:
-        self._held = 0
+@dataclass(frozen=True)
+class Order:
+    """What a controller has agreed to do."""
 
-    def check(self, evidence: Evidence, targets: DecisionConfig) -> bool:
-        """Take one check; return whether the scan may stop."""
-        holds = (
-            evidence.coverage >= targets.stop_coverage
-            and evidence.angle_deg <= targets.stop_angle_deg
-            and evidence.relative_error <= targets.stop_relative_error
-        )
-        self._held = self._held + 1 if holds else 0
-        return self._held >= CHECKS_IN_A_ROW
+    action: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
-    @staticmethod
-    def reason(evidence: Evidence) -> str:
-        """Say it in a sentence for the operator."""
-        return (
-            f"{evidence.coverage:.0%} of the positions are measured, the subspace moved by only "
-            f"{evidence.angle_deg:.1f} degrees, and the median error of a denoised spectrum is "
-            f"{evidence.relative_error:.1%}: the scan has what was asked for."
-        )
-
-    @staticmethod
-    def numbers(evidence: Evidence, targets: DecisionConfig) -> dict[str, Any]:
-        """Give each condition with its number and its target."""
-        return {
-            "coverage": evidence.coverage,
-            "coverage_target": targets.stop_coverage,
-            "subspace_angle_deg": evidence.angle_deg,
-            "subspace_angle_target_deg": targets.stop_angle_deg,
-            "relative_error": evidence.relative_error,
-            "relative_error_target": targets.stop_relative_error,
-            "checks": CHECKS_IN_A_ROW,
-        }
+    def by_position(self, n: int) -> NDArray[np.float64]:
+        """Dwell of each of n positions."""
+        out = np.zeros(n)
+        np.add.at(out, self.arrays["index"], self.arrays["dwell_s"])
+        return out
 
 
 @dataclass
 class _Open:
     params: Mapping[str, Any]
-    valid_until_ns: int
+    arrays: Mapping[str, NDArray[Any]]
+    occasion: tuple[str, str]
+    written: dict[str, Any]
 
 
 @dataclass
@@ -93,28 +87,25 @@ class Ledger:
     header: HeaderMap
     decisions: list[dict[str, Any]] = field(default_factory=list)
     _open: dict[str, _Open] = field(default_factory=dict)
-    _last: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _agreed: set[str] = field(default_factory=set)
+    _last: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
 
-    def may_issue(self, action: str, t_ns: int) -> bool:
+    def may_issue(self, action: str, t_ns: int, occasion: str = "") -> bool:
         """Whether the controller can obey `action` and has not been asked, or did not take it a while ago."""
         if action not in self.header.actions:
             return False
-        issued_ns, outcome = self._last.get(action, (0, "none"))
+        issued_ns, outcome = self._last.get((action, occasion), (0, "none"))
         return outcome == "none" or (outcome in {"refused", "expired"} and t_ns - issued_ns >= ASK_AGAIN_NS)
 
-    def issue(
-        self,
-        action: str,
-        t_ns: int,
-        *,
-        reason: str,
-        evidence: Mapping[str, Any],
-        model: int,
-        config: DecisionConfig,
-    ) -> list[Event]:
-        """Write a decision down and send it."""
+    def issue(self, proposal: Proposal, t_ns: int, *, model: int, config: DecisionConfig) -> list[Event]:
+        """Write a decision down and send it; nothing where the controller cannot obey it, or was asked already."""
+        action, occasion = proposal.action, proposal.occasion
+        if not self.may_issue(action, t_ns, occasion):
+            return []
         identity = f"{self.series}/{len(self.decisions)}"
         validity_ns = int((self.header.deadline_ms or config.valid_s * 1e3) * NS_PER_MS)
+        if proposal.valid_ns is not None:
+            validity_ns = min(validity_ns, proposal.valid_ns)
         params: dict[str, Any] = {
             "decision": identity,
             "series": self.series,
@@ -122,47 +113,67 @@ class Ledger:
             "mode": config.mode,
             "issued_ns": t_ns,
             "valid_until_ns": t_ns + validity_ns,
-            "reason": reason,
-            "evidence": dict(evidence),
+            "reason": proposal.reason,
+            "evidence": dict(proposal.evidence),
             "model": model,
             "arrays": [],
         }
-        self.decisions.append({**params, "outcome": None})
-        self._open[identity] = _Open(params, t_ns + validity_ns)
-        self._last[action] = (t_ns, "open")
+        written = {**params, "outcome": None}
+        self.decisions.append(written)
+        self._open[identity] = _Open(params, proposal.arrays, (action, occasion), written)
+        self._last[action, occasion] = (t_ns, "open")
         return [
-            Notify(Control("notify", identity, "decision", params)),
-            self._mirror(params),
+            Notify(Control("notify", identity, "decision", params, proposal.arrays)),
+            self._mirror(params, proposal.arrays),
             Count("decisions", f"{action}/issued"),
         ]
 
-    def answered(self, identity: str, t_ns: int, *, ok: bool, error: str, controller: str) -> list[Event]:
-        """Take a controller's answer; the first one counts, unknown ones are ignored."""
+    def answered(self, identity: str, t_ns: int, *, ok: bool, error: str, controller: str) -> tuple[Order, list[Event]]:
+        """Take a controller's answer; the first one counts, unknown ones are ignored.
+
+        Returns
+        -------
+        Order
+            What the controller does now; empty where it was only advice, or not taken.
+        list of Event
+        """
         entry = self._open.pop(identity, None)
         if entry is None:
-            return []
-        late = t_ns > entry.valid_until_ns
-        outcome: Outcome = "late" if late else "accepted" if ok else "refused"
-        answer = {"ok": ok, "error": error, "controller": controller, "t_ns": t_ns}
-        return self._settle(entry.params, outcome, answer)
+            return Order(), []
+        slack_ns = entry.params["valid_until_ns"] - t_ns
+        outcome: Outcome = "late" if slack_ns < 0 else "accepted" if ok else "refused"
+        answer = {"ok": ok, "error": error, "controller": controller, "t_ns": t_ns, "slack_ms": slack_ns / NS_PER_MS}
+        slack = Slack(entry.params["action"], slack_ns / NS_PER_S)
+        events = [*self._settle(entry, outcome, answer), slack]
+        if outcome != "accepted" or entry.params["mode"] != "enforce":
+            return Order(), events
+        self._agreed.add(entry.params["action"])
+        return Order(entry.params["action"], entry.params["evidence"], entry.arrays), events
+
+    def waits_for(self, action: str | None = None) -> bool:
+        """Whether a decision (of this action) has no answer yet."""
+        return any(action in {None, entry.params["action"]} for entry in self._open.values())
+
+    def agreed(self, action: str) -> bool:
+        """Whether the controller has taken an order of this action."""
+        return action in self._agreed
 
     def tick(self, t_ns: int) -> list[Event]:
         """Expire what nobody answered in time."""
         events: list[Event] = []
-        for identity in [i for i, e in self._open.items() if t_ns > e.valid_until_ns]:
-            events += self._settle(self._open.pop(identity).params, "expired", None)
+        for identity in [i for i, e in self._open.items() if t_ns > e.params["valid_until_ns"]]:
+            events += self._settle(self._open.pop(identity), "expired", None)
         return events
 
-    def _settle(self, params: Mapping[str, Any], outcome: Outcome, answer: Mapping[str, Any] | None) -> list[Event]:
-        for entry in self.decisions:
-            if entry["decision"] == params["decision"]:
-                entry["outcome"] = outcome
-        self._last[params["action"]] = (params["issued_ns"], outcome)
+    def _settle(self, entry: _Open, outcome: Outcome, answer: Mapping[str, Any] | None) -> list[Event]:
+        params = entry.params
+        entry.written["outcome"] = outcome
+        self._last[entry.occasion] = (params["issued_ns"], outcome)
         return [
-            self._mirror(params, outcome=outcome, answer=answer),
+            self._mirror(params, {}, outcome=outcome, answer=answer),
             Count("decisions", f"{params['action']}/{outcome}"),
         ]
 
-    def _mirror(self, params: Mapping[str, Any], **extra: Any) -> Publish:
+    def _mirror(self, params: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], **extra: Any) -> Publish:
         head = {k: v for k, v in params.items() if k != "arrays"} | extra
-        return Publish(Result("decision", head))
+        return Publish(Result("decision", head, {name: np.asarray(array) for name, array in arrays.items()}))

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamer.closing import Portrait
 from streamer.config import PipelineConfig
-from streamer.events import AskReplay, Count, Event, Log, Notify, Publish, SeriesClosed, SeriesOpened
+from streamer.events import AskReplay, Count, Event, Log, Notify, Publish, SeriesClosed, SeriesOpened, Slack
 from streamer.learning import Learning
 from streamer.live import Live, own
 from streamer.logs import Bounded
@@ -209,9 +209,12 @@ class Engine:
             recorder.append(item)
         return held
 
-    def _keep(self, event: Publish | Log | Notify | AskReplay | Count) -> None:
+    def _keep(self, event: Publish | Log | Notify | AskReplay | Count | Slack) -> None:
         if isinstance(event, Count):
             self._count(event)
+            return
+        if isinstance(event, Slack):
+            self.parts.metrics.slack(event.action, event.seconds)
             return
         if isinstance(event, Publish):
             self._portrait.see(event.result)

@@ -73,4 +73,12 @@ class Count:
     n: int = 1
 
 
-Event = Publish | Notify | AskReplay | SeriesOpened | SeriesClosed | Log | Count
+@dataclass(frozen=True)
+class Slack:
+    """How long before its deadline a decision was answered, seconds; negative: after it."""
+
+    action: str
+    seconds: float
+
+
+Event = Publish | Notify | AskReplay | SeriesOpened | SeriesClosed | Log | Count | Slack

@@ -21,6 +21,7 @@ from streamer.exits import UNAVAILABLE, Exit
 from streamer.inbox import Depth
 
 _LATENCY_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SLACK_S = (-10, -1, -0.1, -0.01, 0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _STAGE_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -56,6 +57,13 @@ class Metrics:
         self._dropped = counter("inbox_dropped_messages", "Messages dropped because the inbox was full")
         self._anomalies = counter("anomalies", "Anomalies reported")
         self._decisions = counter("decisions", "Decisions by action and outcome", "action", "outcome")
+        self._slack = Histogram(
+            "scanwise_decision_slack_seconds",
+            "Time left before the deadline when a decision was answered",
+            ("action",),
+            buckets=_SLACK_S,
+            registry=registry,
+        )
         self._series = counter("series_closed", "Series closed, by exit status", "exit_status")
         self._latency = Histogram(
             "scanwise_latency_seconds", "Receipt to published result", buckets=_LATENCY_S, registry=registry
@@ -123,6 +131,10 @@ class Metrics:
     def network_version(self, version: int) -> None:
         """Set which network is in use."""
         self._network_version.set(version)
+
+    def slack(self, action: str, seconds: float) -> None:
+        """Observe the time left before a decision's deadline when it was answered."""
+        self._slack.labels(action).observe(seconds)
 
     def series_closed(self, exit_status: str, lost: Mapping[str, int]) -> None:
         """Count a closed series, and what is now lost for good."""

@@ -126,7 +126,7 @@ class Pipeline:
             case Tick():
                 return self._tick(current, item.t_ns)
             case Idle():
-                current.background()
+                return current.background(item.t_ns)
             case Denoise() | NewNetwork():
                 return self._network(current, item)
             case Overflow():
@@ -138,7 +138,7 @@ class Pipeline:
                 current.resume(item.t_ns)
                 return [current.series_event("start")]
             case Answer():
-                return current.deciding.ledger.answered(
+                return current.deciding.answered(
                     item.decision, item.t_ns, ok=item.ok, error=item.error, controller=item.controller
                 )
         return []

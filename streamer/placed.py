@@ -34,6 +34,8 @@ class Placed:
     counted : int
         How many count as received (0 for a revision of frames that were counted before).
     received_ns : int
+    last_pass : int
+        Pass of the last one.
     """
 
     index: NDArray[np.uint32]
@@ -42,6 +44,7 @@ class Placed:
     replace: bool
     counted: int
     received_ns: int
+    last_pass: int = 0
 
     @property
     def size(self) -> int:

@@ -69,7 +69,7 @@ class Scan:
         replace = block.map.revision == "replace"
         if known == block.n and not replace:
             return None
-        placed = Placed(index, block.counts, self._dwell(block), replace, 0, received_ns)
+        placed = Placed(index, block.counts, self._dwell(block), replace, 0, received_ns, self._last_pass(block))
         if known and not replace:
             placed = placed.only(self._unseen(first, stop))
         counted = self.frames.add(first, stop)
@@ -133,6 +133,12 @@ class Scan:
             return np.asarray(said, dtype=np.float32)
         value = said if said is not None else self.header.dwell_s
         return np.full(block.n, np.nan if value is None else value, dtype=np.float32)
+
+    def _last_pass(self, block: Block) -> int:
+        said = block.map.passes
+        if said is None:
+            return (block.map.frame + block.n - 1) // self.n_positions
+        return said[-1] if isinstance(said, list) and said else int(said) if isinstance(said, int) else 0
 
     def overflowed(self, frame: int, n: int) -> None:
         """Remember spectra that the full inbox dropped."""

@@ -59,16 +59,15 @@ class Series:
         self.source_host = source_host
         self.scan = Scan(header)
         self.axis = model_axis(header.map.axis)
-        self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, config)
         self._grid = None if self.scan.positions is not None else tuple(header.map.nav_shape)
-        self.phases, self.unmixing = constituents_of(self.engine, self._grid, self.axis, config)
         self.plan = ReplayPlan(origin)
         self.plan.seen(origin)
-        self.deciding = Deciding(name, header.map)
         self.anomalies = Anomalies(name, header.map.technique)
         self.discovery = Discovery(name, header.map.technique, self.scan.n_positions)
         self.denoising = Denoising(name, self.scan.n_positions, header.map.technique, self.discovery)
         self.dwell_s: NDArray[np.float64] = np.zeros(self.scan.n_positions)
+        self.deciding = Deciding(name, header.map, self.dwell_s)
+        self._begin_model()
         self.resumed = False
         self.closed = False
         self._endpoint: str | None = None
@@ -83,6 +82,12 @@ class Series:
         self._exit_status = ""
         self.known_names: tuple[str, ...] = ()
         self.known_maps: dict[str, NDArray[np.float64]] = {}
+
+    def _begin_model(self) -> None:
+        """Make the model for the axis as it is known now."""
+        self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, self.config)
+        self.phases, self.unmixing = constituents_of(self.engine, self._grid, self.axis, self.config)
+        self.deciding.begin(self.engine, self.phases, self.axis, self.config)
 
     # What arrives
 
@@ -115,8 +120,7 @@ class Series:
             self.axis = model_axis(self.scan.axis)
             if not self.scan.books.processed:
                 # Steps that speak of energies are for the calibrated axis, if it comes with the first data.
-                self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, self.config)
-                self.phases, self.unmixing = constituents_of(self.engine, self._grid, self.axis, self.config)
+                self._begin_model()
                 events = self.told()
             events += self.denoising.recheck(self.axis, self.engine)
         self._pending.append(placed)
@@ -187,7 +191,7 @@ class Series:
         """Process what is pending, promote the model, decide, ask for what is missing."""
         events = self._process()
         events += self._promote(t_ns)
-        events += self.deciding.ledger.tick(t_ns)
+        events += self.deciding.tick(t_ns, self.config, running=self._ending_ns is None)
         if self._ending_ns is None and t_ns - self._last_arrival_ns > self.config.series_timeout_s * NS_PER_S:
             self.finish_as("timeout", t_ns)
             self.plan.give_up()
@@ -202,11 +206,13 @@ class Series:
 
     def _process_group(self, group: list[Placed]) -> list[Event]:
         index, counts, dwell_s = join(group, self.scan.n_channels)
+        repeated = self.deciding.before(index, dwell_s)
         if group[0].replace:
             self.dwell_s[index] = 0
         np.add.at(self.dwell_s, index, dwell_s)
         changes = self.engine.changes
-        result = self.engine.process(index, counts, replace=group[0].replace)
+        result = self.engine.process(index, self.deciding.corrected(counts), replace=group[0].replace)
+        self.deciding.seen(index, dwell_s, group[-1].last_pass, repeated)
         self.scan.books.processed += sum(p.counted for p in group)
         self._since_promotion += index.size
         self.denoising.visited(index)
@@ -243,7 +249,7 @@ class Series:
         if self._since_promotion >= enough:
             self._since_promotion = 0
             if self._ending_ns is None:
-                events += self.deciding.decide(self.engine, t_ns, self.config.decisions)
+                events += self.deciding.promoted(t_ns, self.config)
         return events
 
     def _discover(self, *, final: bool = False) -> list[Event]:
@@ -256,20 +262,24 @@ class Series:
     @property
     def wants_background(self) -> bool:
         """Whether idle time could be used."""
-        return self.engine.wants_background or any(look.wants_work for look in self._looks)
+        looks = any(look.wants_work for look in self._looks)
+        return self.engine.wants_background or looks or self.deciding.wants_work
 
     @property
     def _looks(self) -> list[Phases | Unmixing]:
         return [look for look in (self.phases, self.unmixing) if look is not None]
 
-    def background(self) -> None:
-        """Use idle time: do one piece of what the model has to do besides, or else of phases and unmixing in turn."""
-        waiting = [] if self.engine.wants_background else [look for look in self._looks if look.wants_work]
-        if waiting:
+    def background(self, t_ns: int) -> list[Event]:
+        """Use idle time: a piece of what the model has to do, else phases and unmixing in turn, else decisions."""
+        waiting = [look for look in self._looks if look.wants_work]
+        if self.engine.wants_background:
+            self.engine.background()
+        elif waiting:
             self._turn += 1
             waiting[self._turn % len(waiting)].work()
         else:
-            self.engine.background()
+            return self.deciding.work(t_ns, self.config, running=self._ending_ns is None)
+        return []
 
     @property
     def phase_labels(self) -> NDArray[np.int32] | None:
@@ -309,6 +319,9 @@ class Series:
         if self._ending_ns is None or self._pending:
             return False
         waited = t_ns - self._ending_ns
+        # The answer to a stop comes by another way than the end that followed from it.
+        if waited <= STRAGGLER_NS and self.deciding.ledger.waits_for():
+            return False
         if self._endpoint is not None:
             return not self.plan.missing or waited > REPLAY_PATIENCE_NS
         complete = self._end is None or self._end.n_sent is None or self.scan.books.received >= self._end.n_sent
@@ -327,6 +340,9 @@ class Series:
             books["n_sent_claimed"] = self._end.n_sent
         if self._end is not None and self._end.reason:
             books["reason"] = self._end.reason
+        hindsight = self.deciding.finish()
+        if hindsight:
+            books["hindsight"] = hindsight
         # The last basis also where its version was published: its mean and novelties are those of the final map.
         self._basis_version = -1
         return [*told, *self._new_basis(), *groups, *self.denoising.finish(self.engine)], books

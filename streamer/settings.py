@@ -18,7 +18,8 @@ from pydantic_settings import (
 )
 
 from models.card import read_card
-from streamer.config import PipelineConfig, Section
+from streamer.config import PipelineConfig
+from streamer.config_section import Section
 from streamer.exits import CONFIG, Exit
 from streamer.security import check_secret_file, is_local, split_url
 

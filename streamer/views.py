@@ -44,6 +44,9 @@ def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
         yield "phase", series.phases.label
         yield "confidence", series.phases.confidence
         yield "mixed", series.phases.mixed
+    if series.deciding.guess is not None:
+        yield "guess", series.deciding.guess.label
+        yield "distance", series.deciding.guess.filled.distance
     for label, (lo, hi) in list(series.config.windows.items()):
         channels = series.axis.channel_range(lo, hi)
         if channels[0] < channels[1]:
@@ -156,6 +159,7 @@ def status(series: Series) -> dict[str, Any]:
         "phases": series.phases.summary() if series.phases is not None else [],
         "network": series.denoising.status(),
         "unmixing": series.unmixing.summary() if series.unmixing is not None else None,
+        **series.deciding.summary(),
         **series.engine.state_summary(),
     }
 

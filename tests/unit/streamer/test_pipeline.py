@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.config import DecisionConfig, PipelineConfig
+from streamer.config import PipelineConfig
+from streamer.config_decisions import DecisionConfig
 from streamer.events import AskReplay, Notify, Publish, SeriesClosed, SeriesOpened
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
@@ -343,7 +344,7 @@ def test_restart_asks_for_everything_later_and_ends_with_the_same_map() -> None:
 def test_stop_is_decided_once_answered_and_mirrored() -> None:
     scene = Scene(passes=4)
     config = PipelineConfig(decisions=DecisionConfig(mode="enforce", stop_relative_error=0.3))
-    _, events = run(scene, config, actions=["stop"], deadline_ms=2_000)
+    _, events = run(scene, config, actions=["stop"], deadline_ms=2_000, idle=30)
     decisions = [e.control for e in events if isinstance(e, Notify)]
     assert len(decisions) >= 1
     params = decisions[0].params
@@ -360,7 +361,7 @@ def test_decision_outcomes() -> None:
     config = PipelineConfig(decisions=DecisionConfig(stop_relative_error=0.3))
     pipeline = Pipeline(config)
     outcomes = []
-    for item in scene.items(actions=["stop"]):
+    for item in scene.items(actions=["stop"], idle=30):
         for event in pipeline.feed(item):
             if isinstance(event, Notify):
                 answer = Answer(item.t_ns, event.control.params["decision"], ok=True, controller="test")

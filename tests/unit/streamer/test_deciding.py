@@ -1,0 +1,223 @@
+"""Decisions through the whole pipeline, with an instrument that obeys: stop, dwell, visit, extend, pause and so on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from simulator.effects import Effects
+from simulator.raster import scan_order, sparse_order
+from simulator.schedule import Plan
+from streamer.config import PipelineConfig
+from streamer.config_decisions import DecisionConfig
+from tests.loop import Loop, loop_of, phase_error
+from tests.specimens import grains
+
+PHASE_MAP_ONLY: dict[str, Any] = {
+    "stop_relative_error": 10.0, "stop_angle_deg": 90.0, "stop_error_slope": 1.0, "stop_unseen_area": 1.0,
+}  # fmt: skip
+
+
+def config(mode: str = "enforce", **keys: Any) -> PipelineConfig:
+    return PipelineConfig(decisions=DecisionConfig(mode=mode, **keys))
+
+
+def scanned(
+    asked: PipelineConfig, *actions: str, passes: int = 6, counts: float = 25.0, effects: Effects | None = None,
+    obeys: bool = True, seed: int = 0, overlap: float = 0.3, block: int = 128, side: int = 32, **plan: Any,
+) -> tuple[Loop, NDArray[np.int32]]:  # fmt: skip
+    sample = grains(side, seed=seed, overlap=overlap)
+    order = plan.pop("order", scan_order(sample.nav_shape))
+    made = Plan(order, passes=passes, dwell_s=0.01, actions=actions, **plan)
+    loop = loop_of(sample, seed + 10, made, asked, counts, block=block, effects=effects)
+    loop.obeys = obeys
+    return loop.run(), sample.phase_map().ravel()
+
+
+def taken(loop: Loop, action: str) -> list[dict[str, Any]]:
+    return [d for d in loop.decisions if d["action"] == action]
+
+
+def test_a_stop_names_every_condition_and_the_finished_map_has_what_was_asked_for() -> None:
+    loop, truth = scanned(config(stop_misclassified_area=0.02, stop_relative_error=0.25), "stop", passes=20)
+    (stop,) = taken(loop, "stop")
+    evidence = stop["evidence"]
+    for name in ("misclassified_area", "error_slope_per_pass", "half_dose_angle_deg", "unseen_area", "open_anomalies"):
+        assert evidence[name] <= evidence[f"{name}_target"]
+        assert evidence[f"{name}_margin"] >= 0
+    assert evidence["coverage"] == 1.0
+    assert "called by a wrong phase (asked: 2.0%)" in stop["reason"]
+    assert stop["obeyed"]
+    assert loop.instrument.schedule.stopped
+    series = loop.series
+    assert series.dwell_s.sum() < 0.7 * 20 * 0.01 * truth.size
+    assert phase_error(series.phases.label, truth) <= 0.02  # type: ignore[union-attr]
+
+
+def test_a_stop_waits_for_the_map_of_a_named_element() -> None:
+    asked = PipelineConfig(
+        windows={"A": (0.8, 1.2)},
+        decisions=DecisionConfig(
+            mode="enforce", stop_map_error=0.1, **{**PHASE_MAP_ONLY, "stop_misclassified_area": 0.2}
+        ),
+    )
+    loop, _ = scanned(asked, "stop", passes=20)
+    (stop,) = taken(loop, "stop")
+    assert stop["evidence"]["relative_error/A"] <= 0.1
+    engine, passes = loop.series.engine, loop.series.dwell_s / 0.01
+    channels = loop.series.axis.channel_range(0.8, 1.2)
+    sample = grains(overlap=0.3)
+    expected = passes * 25.0 * sample.expected()[:, channels[0] : channels[1]].sum(axis=1)
+    error = engine.window(channels)[0] - expected
+    assert np.sqrt((error**2).sum() / (expected**2).sum()) <= 0.11
+
+
+def test_limits_of_time_and_dose_stop_a_scan() -> None:
+    limits: list[dict[str, Any]] = [{"stop_time_s": 20.0}, {"stop_dose_s": 20.0 / 1024}]
+    for limit in limits:
+        loop, _ = scanned(config(**limit, stop_misclassified_area=0.0), "stop", passes=8)
+        (stop,) = taken(loop, "stop")
+        assert 20.0 <= loop.series.dwell_s.sum() < 30.0
+        assert "were allowed" in stop["reason"]
+
+
+def test_adaptive_dwell_is_bounded_and_saves_most_of_the_dose_at_the_same_error() -> None:
+    uniform, truth = scanned(config(), passes=8)
+    asked = config(dwell_longest=3.0, **PHASE_MAP_ONLY)
+    loop, _ = scanned(asked, "dwell", passes=8, dose_limit_s=0.06)
+    dwells = taken(loop, "dwell")
+    assert 3 <= len(dwells) <= 7
+    assert all(d["obeyed"] for d in dwells)
+    series = loop.series
+    assert series.dwell_s.max() <= 0.06 * (1 + 1e-6)
+    assert series.dwell_s.sum() < 0.45 * uniform.series.dwell_s.sum()
+    errors = [phase_error(r.series.phases.label, truth) for r in (uniform, loop)]  # type: ignore[union-attr]
+    assert errors[1] <= errors[0] + 0.004
+    assert [d["evidence"]["pass"] for d in dwells] == list(range(1, len(dwells) + 1))
+
+
+@pytest.mark.parametrize("unit", ["line", "tile"])
+def test_dwell_is_the_same_within_what_a_controller_can_steer(unit: str) -> None:
+    loop, _ = scanned(config(dwell_by=unit, tile_px=8, **PHASE_MAP_ONLY), "dwell", passes=2)
+    assert taken(loop, "dwell")[0]["obeyed"]
+    second = (loop.series.dwell_s - 0.01).reshape(32, 32)
+    for y in range(0, 32, 8):
+        blocks = [second[y : y + 8, x : x + 8] for x in range(0, 32, 8)] if unit == "tile" else list(second[y : y + 8])
+        assert all(np.ptp(block) < 1e-8 for block in blocks)
+    assert np.ptp(second) > 0.001
+
+
+def test_targets_of_the_spectra_keep_all_positions_in_the_plan() -> None:
+    loop, _ = scanned(config(stop_relative_error=0.15), "dwell", passes=3)
+    assert loop.series.dwell_s.min() >= 0.0124
+
+
+def test_a_sparse_scan_visits_what_it_needs_and_says_what_is_guessed() -> None:
+    order = sparse_order((32, 32), 0.12, seed=3)
+    asked = config(stop_misclassified_area=0.03, stop_unseen_area=0.05,
+                   **{k: v for k, v in PHASE_MAP_ONLY.items() if k != "stop_unseen_area"})  # fmt: skip
+    loop, truth = scanned(asked, "stop", "visit", passes=1, order=order, overlap=0.0, counts=60.0, block=16)
+    visits = taken(loop, "visit")
+    assert len(visits) >= 3
+    assert all(v["obeyed"] for v in visits)
+    assert len(taken(loop, "stop")) == 1
+    series = loop.series
+    measured = series.engine.visits > 0
+    assert order.size < measured.sum() < 0.8 * truth.size
+    maps = {r.topic: next(iter(r.arrays.values())) for r in loop.pipeline.maps()}
+    np.testing.assert_array_equal(maps["map/distance"].ravel() == 0, measured & (series.phases.label >= 0))  # type: ignore[union-attr]
+    assert phase_error(maps["map/guess"].ravel(), truth) <= 0.05
+
+
+def test_a_slow_position_is_counted_as_long_as_it_needs() -> None:
+    asked = config(dwell_longest=4.0, **PHASE_MAP_ONLY)
+    plan: dict[str, Any] = {"passes": 1, "pieces": 4, "block": 1, "counts": 12.0, "side": 20}
+    plain, truth = scanned(asked, **plan)
+    loop, _ = scanned(asked, "extend", **plan)
+    extended = taken(loop, "extend")
+    assert {d["evidence"]["dwell_s"] > 0.01 for d in extended} == {True, False}
+    assert all(d["obeyed"] for d in extended)
+    assert all(d["valid_until_ns"] - d["issued_ns"] <= 10_000_000 for d in extended)
+    assert len({int(d["decision"].split("/")[1]) for d in extended}) == len(extended)
+    errors = [phase_error(r.series.phases.label, truth) for r in (plain, loop)]  # type: ignore[union-attr]
+    dose = [r.series.dwell_s.sum() for r in (plain, loop)]
+    assert dose[1] < 1.5 * dose[0]
+    assert errors[1] < errors[0]
+
+
+def test_drift_is_told_with_errors_and_taken_out_of_what_the_model_sees() -> None:
+    errors, sample = {}, grains(overlap=0.3)
+    for correct in (False, True):
+        asked = config()
+        asked.drift.correct = correct
+        drifts = Effects(shift_per_s=0.0005)
+        loop, _ = scanned(asked, "recalibrate", passes=6, counts=200.0, effects=drifts)
+        truth = 6 * 200.0 * sample.expected()
+        denoised = loop.series.engine.denoise(np.arange(len(truth)))
+        errors[correct] = float(((denoised - truth) ** 2 / truth).mean())
+    first = taken(loop, "recalibrate")[0]
+    shift_now = 0.0005 * first["issued_ns"] / 1e9
+    assert 3 * first["evidence"]["shift_error"] < 2 * first["evidence"]["shift"] < 2 * shift_now
+    assert "shift" in first["reason"]
+    assert loop.pipeline.status()["drift"]["corrected"]
+    assert errors[True] < 0.6 * errors[False]
+
+
+def test_no_drift_is_no_decision() -> None:
+    loop, _ = scanned(config(), "recalibrate", "pause", passes=6, counts=200.0)
+    assert not loop.decisions
+
+
+def test_damage_stops_a_scan_before_more_is_lost_than_was_allowed() -> None:
+    effects = Effects(damage_s=0.2, damaged="phase a")
+    loop, _ = scanned(
+        config(stop_loss=0.15, stop_misclassified_area=0.0), "stop", passes=12, counts=200.0, effects=effects
+    )
+    (stop,) = taken(loop, "stop")
+    found = stop["evidence"]
+    assert abs(found["dose_constant_s"] - 0.2) < 3 * found["dose_constant_error_s"]
+    assert 0 < found["lost"] <= 0.15
+    assert "damaged by the beam" in stop["reason"]
+    assert loop.series.dwell_s.mean() < 0.05
+
+
+def test_a_detector_that_loses_a_part_pauses_the_scan_and_is_no_damage() -> None:
+    effects = Effects(segment_fails_s=15.0, segment_share=0.25)
+    loop, _ = scanned(config(stop_misclassified_area=0.0), "stop", "pause", passes=5, counts=200.0, effects=effects)
+    assert not taken(loop, "stop")
+    (pause,) = taken(loop, "pause")
+    assert pause["evidence"]["intensity_ratio"] == pytest.approx(0.75, abs=0.07)
+    assert 15e9 < pause["issued_ns"] < 17e9
+
+
+def test_a_signal_that_is_gone_pauses_the_scan_once() -> None:
+    effects = Effects(dwell_changes_s=15.0, dwell_factor=0.001)
+    loop, _ = scanned(config(), "pause", passes=3, counts=100.0, effects=effects)
+    pauses = [p for p in taken(loop, "pause") if "silent_spectra" in p["evidence"]]
+    assert len(pauses) == 1
+    first = taken(loop, "pause")[0]
+    assert "intensity_ratio" in first["evidence"]
+    assert first["issued_ns"] < 17e9
+
+
+def test_advice_that_nobody_takes_is_judged_in_hindsight() -> None:
+    asked = config("advise", **{**PHASE_MAP_ONLY, "stop_misclassified_area": 0.05})
+    loop, truth = scanned(asked, "stop", "dwell", passes=6, obeys=False)
+    ends = loop.end
+    assert loop.series.dwell_s.sum() == pytest.approx(6 * 0.01 * truth.size)
+    (stop,) = [h for h in ends["hindsight"] if h["action"] == "stop"]
+    assert 0.2 < stop["saved_part"] < 0.9
+    assert 0 < stop["missed_area"] < 0.1
+    assert stop["missed_phases"] == []
+    dwell = [h for h in ends["hindsight"] if h["action"] == "dwell"]
+    assert len(dwell) == 5
+    assert all(0 <= h["missed_area"] < 0.03 for h in dwell)
+    assert sum(h["saved_s"] for h in dwell) > 0
+
+
+def test_nothing_is_decided_that_nobody_can_obey() -> None:
+    loop, _ = scanned(config(**PHASE_MAP_ONLY), passes=6)
+    assert not loop.decisions
