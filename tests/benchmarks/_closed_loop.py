@@ -1,0 +1,178 @@
+"""Scans of the closed-loop benchmark: each one specimen, one seed, one way to spend the dose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import label as labelled
+
+from models.guess import phase_guess
+from simulator.raster import scan_order, sparse_order
+from simulator.sample import Specimen, SpecimenFile, build, describe, load_specimen
+from simulator.schedule import Decision, Plan
+from streamer.config import PipelineConfig
+from streamer.config_decisions import DecisionConfig
+from tests.loop import Loop, loop_of, phase_error
+
+Mode = Literal["uniform", "adaptive", "sparse", "random", "oracle"]
+SHAPE, CHANNELS, COUNTS, DWELL_S = (40, 40), 512, 10.0, 0.01
+PHASE_MAP_ONLY: dict[str, Any] = {
+    "stop_relative_error": 100.0, "stop_angle_deg": 90.0, "stop_error_slope": 10.0, "stop_unseen_area": 1.0,
+}  # fmt: skip
+SPECIMENS = ("exercise", "sulfide_ore", "precipitates", "interfaces")
+LEAST_OBJECT_PX = 5
+
+
+def specimen_of(name: str, seed: int) -> Specimen:
+    """Return a specimen: one of the simulator's, or steel with interfaces, or with precipitates of 5 to 9."""
+    if name not in ("interfaces", "precipitates"):
+        return load_specimen(name, seed=seed, shape=SHAPE, channels=CHANNELS)
+    base = describe("exercise", channels=CHANNELS).model_dump()
+    phases: list[dict[str, Any]] = [
+        {"name": "ferrite", "atomic": {"Fe": 0.93, "Cr": 0.07}, "density_g_cm3": 7.8},
+        {"name": "austenite", "atomic": {"Fe": 0.71, "Cr": 0.19, "Ni": 0.10}, "density_g_cm3": 7.9},
+    ]
+    grains = {"kind": "grains", "phases": ["ferrite", "austenite"], "count": 8, "mixing_px": 0.7}
+    layout: list[dict[str, Any]] = [{"kind": "fill", "phase": "ferrite"}, grains]
+    if name == "precipitates":
+        phases.append({"name": "carbide", "atomic": {"Cr": 0.62, "Fe": 0.17, "C": 0.21}, "density_g_cm3": 7.0})
+        layout = [layout[0], {"kind": "precipitates", "phase": "carbide", "count": 14, "pixels": [5, 9]}]
+    described = SpecimenFile.model_validate({**base, "shape": SHAPE, "phases": phases, "layout": layout})
+    return build(name, described, seed)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One moment of a scan: counts a position so far, error of the phase map, part of the objects that were found."""
+
+    counts: float
+    error: float
+    found: float
+
+
+def objects_of(specimen: Specimen) -> list[NDArray[np.int64]]:
+    """Return the positions of each object of the rarest phase that has at least five."""
+    phase = specimen.phase_map()
+    rarest = int(np.bincount(phase.ravel(), minlength=1)[np.unique(phase)].argmin())
+    number, n = labelled(phase == np.unique(phase)[rarest])
+    objects = [np.flatnonzero(number.ravel() == k + 1) for k in range(n)]
+    return [o for o in objects if o.size >= LEAST_OBJECT_PX]
+
+
+def found_part(label: NDArray[np.int32], truth: NDArray[np.int32], objects: list[NDArray[np.int64]]) -> float:
+    """Part of the objects of which half are called by the phase that most of the object's phase is called by."""
+    if not objects:
+        return 1.0
+    kind = truth[objects[0][0]]
+    names = label[(truth == kind) & (label >= 0)]
+    if not names.size:
+        return 0.0
+    name = np.bincount(names).argmax()
+    if np.bincount(truth[label == name]).argmax() != kind:
+        return 0.0
+    return float(np.mean([np.mean(label[o] == name) >= 0.5 for o in objects]))
+
+
+def scan(name: str, seed: int, mode: Mode, passes: int) -> list[Point]:
+    """Run a scan; return the error after each pass (or 2 % of visits, where it is sparse)."""
+    specimen = specimen_of(name, seed)
+    truth, objects, n = specimen.phase_map().ravel(), objects_of(specimen), specimen.n_positions
+    sparse = mode in ("sparse", "random")
+    order = sparse_order(SHAPE, 0.15, seed=seed) if sparse else scan_order(SHAPE)
+    actions = {"adaptive": ("dwell",), "sparse": ("visit",)}.get(mode, ())
+    asked = DecisionConfig(mode="enforce", stop_misclassified_area=0.002, dwell_longest=3.0, lead_s=1e-6,
+                           **PHASE_MAP_ONLY)  # fmt: skip
+    if mode == "random":
+        rest = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(n), order)).astype(np.uint32)
+        order = np.concatenate([order, rest])
+    dwell_s = DWELL_S * (3.0 if sparse else 1.0)
+    plan = Plan(order, passes=1 if sparse else passes, dwell_s=dwell_s, actions=(*actions, "dwell", "visit"))
+    header_actions = list(actions)
+    loop = loop_of(specimen, seed + 1000, plan, PipelineConfig(decisions=asked), COUNTS * dwell_s / DWELL_S,
+                   block=32 if sparse else 100)  # fmt: skip
+    loop.instrument._header["actions"] = header_actions
+    points: list[Point] = []
+    at = [0.0]
+
+    def watch(now: Loop) -> None:
+        series = now.series
+        counts = float(series.engine.totals.sum()) / n
+        step = 0.3 if sparse else 0.4 * COUNTS
+        ends = now.instrument.schedule._sections and now.instrument.schedule._sections[0].done == 0
+        if counts < at[0] + step or series.phases is None or not (sparse or ends or mode == "adaptive"):
+            return
+        at[0] = counts
+        label = series.phases.label
+        if sparse:
+            guess = phase_guess(series.phases, series.engine.visits, SHAPE)
+            label = label if guess is None else guess.label
+        points.append(Point(counts, phase_error(label, truth), found_part(label, truth, objects)))
+        if mode == "oracle":
+            wrong = _wrong(label, truth)
+            decision = Decision("dwell", None, np.arange(n, dtype=np.uint32), np.where(wrong, dwell_s, 0.0))
+            now.instrument.obey(decision)
+
+    loop.watch = watch
+    loop.run()
+    final = loop.series
+    label = final.phases.label if final.phases is not None else np.full(n, -1, np.int32)
+    if sparse and final.deciding.guess is not None:
+        label = final.deciding.guess.label
+    points.append(
+        Point(float(final.engine.totals.sum()) / n, phase_error(label, truth), found_part(label, truth, objects))
+    )
+    return points
+
+
+def _wrong(label: NDArray[np.int32], truth: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which positions are called by a name that mostly stands for another phase."""
+    stands = {int(k): np.bincount(truth[label == k]).argmax() for k in np.unique(label)}
+    return np.array([stands[int(k)] for k in label]) != truth
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How a scan with a stop ended.
+
+    Attributes
+    ----------
+    stopped : bool
+    error, stated : float
+        Error of the finished map, and the target.
+    counts, earliest : float
+        Counts a position at the end, and when an oracle that knows the error would have stopped for good.
+    """
+
+    stopped: bool
+    error: float
+    stated: float
+    counts: float
+    earliest: float
+
+
+def stop(name: str, seed: int, target: float, passes: int) -> Stopped:
+    """Scan pass by pass until the daemon stops it at a target for the area called by a wrong phase."""
+    specimen = specimen_of(name, seed)
+    truth, n = specimen.phase_map().ravel(), specimen.n_positions
+    # What nobody has seen is called by a wrong phase as well: it has the same target.
+    unseen = {**PHASE_MAP_ONLY, "stop_unseen_area": target}
+    asked = DecisionConfig(mode="enforce", stop_misclassified_area=target, **unseen)
+    plan = Plan(scan_order(SHAPE), passes=passes, dwell_s=DWELL_S, actions=("stop",))
+    loop = loop_of(specimen, seed + 1000, plan, PipelineConfig(decisions=asked), COUNTS, block=100)
+    seen: list[tuple[float, float]] = []
+
+    def watch(now: Loop) -> None:
+        series = now.series
+        if series.phases is not None and (series.engine.visits > 0).all():
+            seen.append((float(series.engine.totals.sum()) / n, phase_error(series.phases.label, truth)))
+
+    loop.watch = watch
+    loop.run()
+    series = loop.series
+    error = phase_error(series.phases.label, truth) if series.phases is not None else 1.0
+    met = next((counts for counts, e in seen if e <= target), float("nan"))
+    stopped = any(d["action"] == "stop" for d in loop.decisions)
+    return Stopped(stopped, error, target, float(series.engine.totals.sum()) / n, met)

@@ -1,0 +1,182 @@
+"""What decisions save, and what they miss: simulated instrument and pipeline in one loop.
+
+Run `python -m tests.benchmarks.closed_loop [--check] [--seeds N] [--stops N] [--first-seed S] [--results FILE]
+[--draw FILE.png]`. Maps are small (40 x 40, 512 channels, EDS, 10 counts a position and pass); the truth is known. Each
+scan appends a line to the results file, so that a run can be cut in pieces; tables are made of all lines in it.
+
+Curves: error of the phase map against counts a position, for a uniform scan of many passes, adaptive dwell, sparse
+sampling with adaptive dwell, random sparse sampling with the same inpainting, and an oracle that goes on only where the
+map is wrong. Stops: uniform passes, stopped by the daemon for a stated target, beside the earliest stop possible.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from tests.benchmarks._closed_loop import SPECIMENS, Mode, Stopped, scan, stop
+
+LEVELS = (0.03, 0.01, 0.003)
+PASSES = {"uniform": 40, "adaptive": 16, "sparse": 1, "random": 1, "oracle": 12}
+STOP_TARGET, STOP_PASSES = 0.02, 60
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do the scans that the results file does not have yet."""
+    done = {(r["kind"], r["specimen"], r["seed"], r.get("mode")) for r in read(options.results)}
+    modes = [m for m in get_args(Mode) if not options.modes or m in options.modes.split(",")]
+    jobs: list[tuple[str, str, int, str | None]] = []
+    for seed in range(options.first_seed, options.first_seed + max(options.seeds, options.stops)):
+        for name in options.specimens.split(","):
+            if seed < options.first_seed + options.seeds:
+                jobs += [("curve", name, seed, mode) for mode in modes]
+            if seed < options.first_seed + options.stops:
+                jobs.append(("stop", name, seed, None))
+    until_s = time.monotonic() + options.seconds
+    for job in jobs:
+        if job in done or time.monotonic() > until_s:
+            continue
+        kind, name, seed, mode = job
+        line: dict[str, Any] = {"kind": kind, "specimen": name, "seed": seed, "mode": mode}
+        if mode is None:
+            line |= asdict(stop(name, seed, STOP_TARGET, STOP_PASSES))
+        else:
+            line["points"] = [asdict(p) for p in scan(name, seed, mode, PASSES[mode])]  # type: ignore[arg-type]
+        with options.results.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a results file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def counts_to(points: list[dict[str, float]], level: float) -> float:
+    """Counts a position after which the error is at most `level`; infinite where it never is."""
+    return next((p["counts"] for p in points if p["error"] <= level), float("inf"))
+
+
+def curves(results: list[dict[str, Any]], missed: list[str]) -> None:
+    """Print by how many times fewer counts reach each error than a uniform scan needs, median and quartiles."""
+    print("\ncounts of a uniform scan over those of another for the same error of the phase map (median [quartiles])")
+    print("a scan that does not get there counts as 0, a uniform one that does not as its last dose at least")
+    for name in sorted({r["specimen"] for r in results if r["kind"] == "curve"}):
+        mine = {(r["seed"], r["mode"]): r["points"] for r in results if r["kind"] == "curve" and r["specimen"] == name}
+        for mode in get_args(Mode)[1:]:
+            seeds = [s for s, m in mine if m == mode and (s, "uniform") in mine]
+            if not seeds:
+                continue
+            texts, worst = [], float("inf")
+            for level in LEVELS:
+                ratios = [ratio(mine[s, "uniform"], mine[s, mode], level) for s in seeds]
+                low, middle, high = np.percentile(ratios, [25, 50, 75])
+                worst = min(worst, middle)
+                texts.append(f"{level:.1%}: {middle:.2f} [{low:.2f} {high:.2f}]")
+            found = np.mean([mine[s, mode][-1]["found"] for s in seeds])
+            text = f"{name:13s} {mode:9s} {'  '.join(texts)}  objects found {found:.0%}  ({len(seeds)} seeds)"
+            target = {"adaptive": 3.0, "sparse": 8.0 if name == "precipitates" else 0.0}.get(mode, 0.0)
+            ok = worst >= target and (mode != "sparse" or name != "precipitates" or found >= 0.95)
+            print(f"{text} {'' if ok else f'MISSED ({target:g})'}", flush=True)
+            if not ok:
+                missed.append(f"{name} {mode}")
+
+
+def ratio(uniform: list[dict[str, float]], other: list[dict[str, float]], level: float) -> float:
+    """Counts of the uniform scan over those of the other to an error."""
+    mine = counts_to(other, level)
+    its = min(counts_to(uniform, level), uniform[-1]["counts"])
+    return its / mine if np.isfinite(mine) else 0.0
+
+
+def stops(results: list[dict[str, Any]], missed: list[str]) -> None:
+    """Print how often a finished map misses its target, and how much longer than needed was scanned."""
+    print(f"\nstop at a stated {STOP_TARGET:.1%} of the area called by a wrong phase, at a risk of 5 %")
+    for name in ("all", *sorted({r["specimen"] for r in results if r["kind"] == "stop"})):
+        mine = [
+            Stopped(**{k: r[k] for k in Stopped.__dataclass_fields__})
+            for r in results
+            if r["kind"] == "stop" and name in ("all", r["specimen"])
+        ]
+        ended = [s for s in mine if s.stopped]
+        if not ended:
+            continue
+        wrong = sum(s.error > s.stated for s in ended)
+        beyond = [s.counts / s.earliest - 1.0 for s in ended if np.isfinite(s.earliest)]
+        low, middle, high = np.percentile(beyond, [10, 50, 90]) if beyond else (np.nan,) * 3
+        ok = wrong <= 0.075 * len(ended) and middle <= 0.25
+        print(
+            f"{name:13s} {len(mine)} scans, {len(ended)} stopped, {wrong} missed the target "
+            f"beyond the earliest stop: {middle:.0%} [10 %: {low:.0%}, 90 %: {high:.0%}] {'' if ok else 'MISSED'}",
+            flush=True,
+        )
+        if name == "all" and not ok:
+            missed.append("stop")
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw error against dose, each scan a thin line and their median a thick one."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = sorted({r["specimen"] for r in results if r["kind"] == "curve"})
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False, sharey=True)
+    grid = np.geomspace(1.0, 700.0, 60)
+    for axis, name in zip(axes[0], names, strict=True):
+        for colour, mode in zip("kbgrm", get_args(Mode), strict=True):
+            mine = [r["points"] for r in results if r["kind"] == "curve" and (r["specimen"], r["mode"]) == (name, mode)]
+            lines = list(_on(grid, mine))
+            for line in lines:
+                axis.plot(grid, line, colour, lw=0.4, alpha=0.3)
+            if lines:
+                middle = [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else np.nan for c in np.array(lines).T]
+                axis.plot(grid, middle, colour, lw=2, label=mode)
+        axis.set(xscale="log", yscale="log", title=name, xlabel="counts a position")
+        axis.axhline(0.01, color="0.7", lw=0.8)
+        axis.legend()
+    axes[0][0].set_ylabel("area called by a wrong phase")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def _on(grid: np.ndarray[Any, Any], scans: Iterable[list[dict[str, float]]]) -> Iterable[np.ndarray[Any, Any]]:
+    """Errors of scans on a common grid of doses; NaN before the first and after the last."""
+    for points in scans:
+        counts = np.array([p["counts"] for p in points])
+        errors = np.maximum([p["error"] for p in points], 3e-4)
+        yield np.interp(grid, counts, errors, left=np.nan, right=np.nan)
+
+
+def main() -> int:
+    """Run what is missing, print the tables, draw; with --check, 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    parser.add_argument("--seeds", type=int, default=5, help="of the curves")
+    parser.add_argument("--stops", type=int, default=20, help="seeds of the stops, for each specimen")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--specimens", default=",".join(SPECIMENS))
+    parser.add_argument("--modes", default="", help="of the curves; all by default")
+    parser.add_argument("--results", type=Path, default=Path("closed_loop.jsonl"))
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no scan after so long")
+    parser.add_argument("--draw", type=Path, default=None)
+    options = parser.parse_args()
+    run(options)
+    results, missed = read(options.results), list[str]()
+    curves(results, missed)
+    stops(results, missed)
+    if options.draw is not None:
+        draw(results, options.draw)
+    return int(options.check and bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
