@@ -130,7 +130,7 @@ def scan(name: str, seed: int, mode: Mode, passes: int) -> list[Point]:
 def _wrong(label: NDArray[np.int32], truth: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Which positions are called by a name that mostly stands for another phase."""
     stands = {int(k): np.bincount(truth[label == k]).argmax() for k in np.unique(label)}
-    return np.array([stands[int(k)] for k in label]) != truth
+    return np.asarray(np.array([stands[int(k)] for k in label]) != truth)
 
 
 @dataclass(frozen=True)
