@@ -116,8 +116,9 @@ def test_the_key_is_a_path_and_a_wrong_one_is_told(tmp_path: Path) -> None:
 def test_an_anomaly_says_what_its_window_may_be() -> None:
     _, events = scanned(load_specimen("exercise", shape=SHAPE), 200, PipelineConfig(), gold_at=130)
     heads = [e.result.head for e in events if isinstance(e, Publish) and e.result.topic == "anomaly"]
-    (candidates,) = [head["candidates"] for head in heads if head["index"] == [130]]
-    assert any(line.startswith("Au La 9.7") for line in candidates)
+    found = [head["candidates"] for head in heads if head["index"] == [130]]
+    assert found, "of the position itself, and of the group it makes"
+    assert all(any(line.startswith("Au La 9.7") for line in candidates) for candidates in found)
 
 
 def test_diffraction_maps_have_the_shares_of_what_the_whole_scan_has(tmp_path: Path) -> None:
