@@ -12,8 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from models.axis import Axis
 from models.noise import NoiseModel
 
-Kind = Literal["hourglass", "convolutional", "variational", "nonnegative", "spatial"]
+Kind = Literal["hourglass", "residual", "convolutional", "variational", "nonnegative", "spatial"]
 Size = Annotated[int, Field(ge=1)]
+NORMALISATION = {
+    "root": "square root of quanta over the square root of their mean in the spectrum",
+    "share": "quanta over their mean in the spectrum and the square root of the mean spectrum",
+}
 CARD = ".json"
 _SHORTEST = 2
 
@@ -30,8 +34,9 @@ class Architecture(_Part):
     Attributes
     ----------
     kind : str
-        hourglass (dense, also the denoising one: that is a matter of training), convolutional, variational,
-        nonnegative (decoder weights are end-members), spatial (sees the neighbourhood of a position).
+        hourglass (dense, also the denoising one: that is a matter of training), residual (shrunk PCA and what a dense
+        network adds to it), convolutional, variational, nonnegative (decoder weights are end-members), spatial (sees
+        the neighbourhood of a position).
     n_channels : int
         Channels of a spectrum, D.
     hidden : tuple of int
@@ -51,6 +56,11 @@ class Architecture(_Part):
     latent: Size = 8
     side: Literal[1, 3, 5] = 1
     calibration: bool = False
+
+    @property
+    def scaling(self) -> Literal["root", "share"]:
+        """Of counts before the first layer: sqrt(counts D / total), or counts D / total."""
+        return "share" if self.kind == "residual" else "root"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -147,7 +157,7 @@ class ModelCard(_Part):
     axis: AxisCard
     units: Literal["counts"] = "counts"
     noise: NoiseCard = NoiseCard()
-    normalisation: str = "square root of quanta over the square root of their mean in the spectrum"
+    normalisation: str = NORMALISATION["root"]
     counts: tuple[float, float]
     data: tuple[dict[str, Any], ...] = ()
     training: dict[str, Any] = {}

@@ -39,7 +39,7 @@ def against_truth(
     counts = np.random.default_rng(seed).poisson(truth).astype(np.float32)
     line = strongest_line(truth.mean(axis=0), axis)
     both = (network(counts), shrunk_pca(counts, axis=axis))
-    found = [(squared_error(x, truth).mean(), _line_error(x, truth, line)) for x in both]
+    found = [(squared_error(x, truth).mean(), line_error(x, truth, line)) for x in both]
     return _metric(name, quanta, "truth", found)
 
 
@@ -77,7 +77,7 @@ def strongest_line(mean: NDArray[Any], axis: Axis) -> slice:
     return slice(max(0, top - width), min(mean.size, top + width + 1))
 
 
-def _line_error(found: NDArray[Any], truth: NDArray[Any], line: slice) -> float:
+def line_error(found: NDArray[Any], truth: NDArray[Any], line: slice) -> float:
     """Squared error of the sum over a line, in units of its counting noise."""
     away = found[:, line].sum(axis=1, dtype=np.float64) - truth[:, line].sum(axis=1)
     return float((away**2).mean() / max(truth[:, line].sum(axis=1).mean(), 1e-12))

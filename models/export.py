@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.card import Architecture
 from models.graphs import COUNTS, NAMED, weights
-from models.networks import EndMembers, Hourglass, Network, make_network
+from models.networks import EndMembers, Hourglass, Network, Residual, make_network
 
 _PUBLISHED = ("denoised", "latent", "sigma")
 _PREFIX = "network."
@@ -101,6 +101,9 @@ def _folded(network: Network) -> Network:
     with torch.no_grad():
         if isinstance(ready, Hourglass) and ready.centre is not None:
             ready.first.bias.sub_(ready.first.weight @ ready.centre)
+            if isinstance(ready, Residual):
+                ready.first.weight.div_(ready.centre)
+                ready.fold()
             ready.centre = None
         if isinstance(ready, Hourglass) and isinstance(ready.last, EndMembers):
             weight = ready.last.weight
@@ -148,10 +151,15 @@ def from_onnx(path: Path, architecture: Architecture) -> Network:
         raise ValueError(f"{path} was not exported from a network of this program")
     # Where end-members have taken the mean in, any spectrum does in its place.
     mean = held["mean"] if "mean" in held else held["last.weight"].mean(dim=1).clamp(min=1e-3)
+    if architecture.kind == "residual":
+        mean = mean * Residual.sharpness
     network = make_network(architecture, mean.numpy())
     with torch.no_grad():
         network.mean.copy_(mean)
         if isinstance(network, Hourglass):
+            if isinstance(network, Residual):
+                held["first.weight"] = held["first.weight"] * mean.sqrt()
+                held |= {name: held[name] / network.sharpness for name in ("last.weight", "last.bias")}
             held["first.bias"] = held["first.bias"] + held["first.weight"] @ mean.sqrt()
             if isinstance(network.last, EndMembers):
                 relative = (held.pop("last.weight").T / mean).clamp(min=1e-6)

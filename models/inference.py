@@ -24,7 +24,13 @@ from models.thinning import to_quanta
 ROWS = 256
 _SPARSE: dict[Precision, float] = {"fp32": 0.1, "int8": 0.03}
 """Share of channels with counts up to which summing rows (in float32) is cheaper than a dense product."""
-_LAST_GETS = {"hourglass": "features", "variational": "features", "spatial": "features", "nonnegative": "latent"}
+_LAST_GETS = {
+    "hourglass": "features",
+    "residual": "features",
+    "variational": "features",
+    "spatial": "features",
+    "nonnegative": "latent",
+}
 """What the last layer gets, where it is a dense one."""
 
 
@@ -181,18 +187,22 @@ class TrainedNetwork:
             yield session.run({graphs.COUNTS: np.asarray(to_quanta(dense, self.noise))})
 
     def _run_listed(self, counts: sparse.csr_array, session: Session) -> Iterator[dict[str, Float32]]:
-        """Sum rows of the first layer over channels that hold counts; the square root of 0 is 0."""
+        """Sum rows of the first layer over channels that hold counts: 0 stays 0 in either scaling."""
         n, d = counts.shape
         if not self.sums_rows(counts) or self._listed is None:
             yield from self._run_dense(counts, session)
             return
         weight, bias, rest = self._listed
+        roots = self.card.architecture.scaling == "root"
         for first in range(0, n, self._rows):
             block = counts[first : first + self._rows].astype(np.float32)
             block.sum_duplicates()
             total = np.asarray(block.sum(axis=1), dtype=np.float32).reshape(-1, 1)
-            np.sqrt(block.data, out=block.data)
-            hidden = (block @ weight) * np.sqrt(d / np.maximum(total, 1.0)) + bias
+            scale = d / np.maximum(total, 1.0)
+            if roots:
+                np.sqrt(block.data, out=block.data)
+                scale = np.sqrt(scale)
+            hidden = (block @ weight) * scale + bias
             yield rest.run({"hidden": hidden, "total": total})
 
 

@@ -19,7 +19,7 @@ from models.inference import TrainedNetwork
 from models.pools import neighbours
 from models.precision import choose, made_up
 from models.sources import Source, measured, simulated
-from models.tables import comparison, metrics_table
+from models.tables import comparison, metrics_table, verdict
 from models.zoo import find_model, find_models
 
 _ERROR = 1
@@ -63,6 +63,7 @@ def show(name: Annotated[str, typer.Argument(help="Name or ONNX file.")], folder
     console.print(card.model_dump_json(indent=2, exclude={"metrics", "latent"}), highlight=False)
     if card.metrics:
         console.print(metrics_table(card))
+        console.print("Error over that of PCA:", *verdict(card), sep="\n", highlight=False)
 
 
 @models.command()

@@ -1,4 +1,4 @@
-"""The networks, their losses and the noise they are trained with, in PyTorch. Only training and export import this.
+"""The networks, in PyTorch. Only training and export import this.
 
 Every network maps quanta of a spectrum, q (n, D), to denoised quanta (n, D) by way of a few latent coordinates (n, K):
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from torch.nn import functional
 
 from models.card import Architecture
 
-Loss = Literal["mse", "poisson", "angle"]
-Corruption = Literal["none", "gaussian", "poisson", "masking"]
 SOFTPLUS_OF_ONE = 0.5413248546129181
 """softplus of this is 1: an untrained decoder says the mean spectrum."""
 _TINY = 1e-20
@@ -62,7 +60,7 @@ class Network(nn.Module):
         """
         seen = counts if self.calibration is None else self.calibration(counts)
         total, scaled = self.scale(seen)
-        named = self.encode(scaled)
+        named = self.encode(scaled, total)
         if self.architecture.side > 1:
             total = total[:, total.shape[1] // 2]
         share, features = self.decode(self.drawn(named))
@@ -86,8 +84,8 @@ class Network(nn.Module):
         scaled = positive.clamp(min=_TINY).sqrt() * (self.architecture.n_channels / total.clamp(min=1.0)).sqrt()
         return total, scaled if self.centre is None else scaled - self.centre
 
-    def encode(self, scaled: Tensor) -> OrderedDict[str, Tensor]:
-        """Latent coordinates (n, K) of scaled spectra, and what else has a name."""
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
+        """Latent coordinates (n, K) of scaled spectra of these total counts (n, 1), and what else has a name."""
         raise NotImplementedError
 
     def drawn(self, named: OrderedDict[str, Tensor]) -> Tensor:
@@ -120,6 +118,7 @@ class Hourglass(Network):
     """Dense layers D - 512 - 128 - 32 - 8 - 32 - 128 - 512 - D."""
 
     encoded = 1  # numbers that the encoder gives for each latent coordinate
+    carried = 0  # how often each latent coordinate goes to the last layer as it is
 
     def __init__(self, architecture: Architecture, mean: NDArray[Any]) -> None:
         super().__init__(architecture, mean)
@@ -127,7 +126,7 @@ class Hourglass(Network):
         self.first = nn.Linear(d, hidden[0])
         self.encoder = dense([*self.entry(hidden), k * self.encoded])
         self.body = dense([k, *hidden[::-1]], last_active=True)
-        self.last = self.exit(hidden[0], d)
+        self.last = self.exit(hidden[0] + self.carried * k, d)
 
     def entry(self, hidden: list[int]) -> list[int]:
         """Widths after the first layer."""
@@ -139,7 +138,7 @@ class Hourglass(Network):
         nn.init.constant_(last.bias, SOFTPLUS_OF_ONE)
         return last
 
-    def encode(self, scaled: Tensor) -> OrderedDict[str, Tensor]:
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
         hidden = self.first(scaled)
         return OrderedDict(hidden=hidden, latent=self.encoder(hidden.relu()))
 
@@ -148,12 +147,89 @@ class Hourglass(Network):
         return self.mean * self.softplus(self.last(features)), {"features": features}
 
 
+class Residual(Hourglass):
+    """Shrunk PCA, and what a network has to add to it.
+
+    Sees the shares themselves, x D / h / sqrt(mean) - sqrt(mean), as Keenan-Kotula PCA does: they are right on average
+    at every dose, where a root of few counts is not. What the first layer gives is shrunk by the dose h, each number by
+    s h / (s h + D), s its variance over spectra; the first K of them are latent coordinates, to which the encoder adds.
+    Latent coordinates go to the last layer beside what the decoder makes of them, and its softplus is a sharp one, so
+    that mixtures stay linear nearly down to 0. `begin` sets all of that to the PCA of training spectra.
+    """
+
+    carried = 1
+    sharpness = 8.0
+
+    def __init__(self, architecture: Architecture, mean: NDArray[Any]) -> None:
+        super().__init__(architecture, mean)
+        hidden, k = architecture.hidden, architecture.latent
+        if hidden[0] < k:
+            raise ValueError(f"the first layer of a residual network needs its {k} latent coordinates, not {hidden[0]}")
+        self.shrinkage = nn.Parameter(torch.full((hidden[0],), -float(np.log(architecture.n_channels))))
+        self.encoder = dense([hidden[0] + 1, *(hidden[1:] or hidden), k])
+
+    def scale(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        positive = counts.clamp(min=0.0)
+        total = positive.sum(-1, keepdim=True)
+        share = positive * (self.architecture.n_channels / total.clamp(min=1.0))
+        return total, share if self.centre is None else share / self.centre - self.centre
+
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
+        hidden = self.first(scaled)
+        dose = total.clamp(min=1.0).log()
+        shrunk = hidden * (dose + self.shrinkage).sigmoid()
+        more = self.encoder(torch.cat([shrunk.relu(), 0.2 * dose - 1.0], dim=-1))
+        return OrderedDict(hidden=hidden, latent=shrunk[..., : self.architecture.latent] + more)
+
+    def decode(self, latent: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        features = torch.cat([self.body(latent), latent], dim=-1)
+        drawn = self.last(features)
+        if self.sharpness != 1.0:
+            return self.mean * self.softplus(self.sharpness * drawn) / self.sharpness, {"features": features}
+        return self.mean * self.softplus(drawn), {"features": features}
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Take the sharpness of the softplus into weights."""
+        for name in ("weight", "bias"):
+            self.last.get_parameter(name).mul_(self.sharpness)
+        self.mean.div_(self.sharpness)
+        self.sharpness = 1.0
+
+    @torch.no_grad()
+    def begin(self, spectra: Tensor, most: float, generator: torch.Generator) -> None:
+        """Start from the PCA of spectra (n, D), D times shares, whose components are seen at a dose of `most` counts.
+
+        Rows of the first layer beyond these components look along random mixtures of them.
+        """
+        d, k, width = self.architecture.n_channels, self.architecture.latent, self.first.out_features
+        root = self.mean.sqrt()
+        _, size, axes = torch.linalg.svd(spectra / root - root, full_matrices=False)
+        variance = size.square() / len(spectra)
+        noise = float(variance[width:].mean()) if len(variance) > width else 0.0
+        edge = noise * (1.0 + (d / len(spectra)) ** 0.5) ** 2  # Marchenko & Pastur; 0 where the spectra have no noise
+        variance = (variance - edge).clamp(min=d / most)
+        rank = max(k, min(width, int((variance > d / most).sum())))
+        variance, axes = variance[:rank], axes[:rank]
+        blend = torch.eye(width, rank)
+        blend[rank:] = functional.normalize(torch.randn(width - rank, rank, generator=generator), dim=1)
+        self.first.weight.copy_(blend @ (axes / variance.sqrt()[:, None]))
+        self.first.bias.zero_()
+        self.shrinkage.copy_((blend.square() @ variance / d).log())
+        for name in ("weight", "bias"):
+            self.encoder[-1].get_parameter(name).zero_()
+        weight, bias = (self.last.get_parameter(name) for name in ("weight", "bias"))
+        weight.zero_()
+        weight[:, -k:] = ((axes * variance.sqrt()[:, None])[:k] / root).T
+        bias.fill_(float(np.log(np.expm1(self.sharpness))) / self.sharpness)
+
+
 class Variational(Hourglass):
     """The encoder gives mean and log variance of each latent coordinate (Kingma & Welling 2014; beta: Higgins 2017)."""
 
     encoded = 2
 
-    def encode(self, scaled: Tensor) -> OrderedDict[str, Tensor]:
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
         hidden = self.first(scaled)
         latent, log_variance = self.encoder(hidden.relu()).chunk(2, dim=-1)
         sigma = (0.5 * log_variance.clamp(-20.0, 20.0)).exp()
@@ -189,7 +265,7 @@ class NonNegative(Hourglass):
         with torch.no_grad():
             self.encoder[-1].get_parameter("bias").fill_(float(np.log(np.expm1(1.0 / architecture.latent))))
 
-    def encode(self, scaled: Tensor) -> OrderedDict[str, Tensor]:
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
         hidden = self.first(scaled)
         return OrderedDict(hidden=hidden, latent=functional.softplus(self.encoder(hidden.relu())))
 
@@ -242,7 +318,7 @@ class Convolutional(Network):
         # Kernels overlap by half, or every fourth channel would stand out.
         return nn.ConvTranspose1d(i, o, 2 * _POOLED, stride=_POOLED, padding=_POOLED // 2)
 
-    def encode(self, scaled: Tensor) -> OrderedDict[str, Tensor]:
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
         return OrderedDict(latent=self.encoder(functional.pad(scaled, (0, self.padding)).unsqueeze(1)))
 
     def decode(self, latent: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -260,7 +336,7 @@ class Spatial(Hourglass):
     def entry(self, hidden: list[int]) -> list[int]:
         return [hidden[0] * self.architecture.side**2, *hidden]
 
-    def encode(self, scaled: Tensor) -> OrderedDict[str, Tensor]:
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
         each = self.first(scaled.flatten(0, 1))  # (n side^2, H)
         together = each.relu().reshape(-1, self.architecture.side**2 * each.shape[1])
         return OrderedDict(latent=self.encoder(together))
@@ -309,6 +385,7 @@ def _read_at(spectra: Tensor, place: Tensor) -> Tensor:
 
 _KINDS: dict[str, type[Network]] = {
     "hourglass": Hourglass,
+    "residual": Residual,
     "variational": Variational,
     "nonnegative": NonNegative,
     "convolutional": Convolutional,
@@ -321,34 +398,3 @@ def make_network(architecture: Architecture, mean: NDArray[Any], seed: int = 0) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _KINDS[architecture.kind](architecture, mean)
-
-
-def corrupt(counts: Tensor, how: Corruption, generator: torch.Generator, strength: float = 0.3) -> Tensor:
-    """Counts with noise that a denoising network has to remove.
-
-    gaussian: of `strength` times the standard deviation of counting; poisson: the noise of counting once more;
-    masking: the share `strength` of the channels is blank.
-    """
-    if how == "gaussian":
-        noise = torch.randn(counts.shape, generator=generator)
-        return counts + strength * noise * counts.clamp(min=1.0).sqrt()
-    if how == "poisson":
-        return torch.poisson(counts.clamp(min=0.0), generator)
-    if how == "masking":
-        return counts * (torch.rand(counts.shape, generator=generator) >= strength)
-    return counts
-
-
-def loss_per_spectrum(share: Tensor, target: Tensor, mean: Tensor, kind: Loss) -> Tensor:
-    """Loss (n,) of spectra (n, D) against targets (n, D), both D times their share of the counts.
-
-    mse: squared error in units of counting noise of the mean spectrum, (D,); poisson: negative log-likelihood of the
-    target's counts, for each of them; angle: 1 - cosine of the spectral angle, plus what holds the size, which the
-    angle leaves open.
-    """
-    if kind == "mse":
-        return ((share - target).square() / mean).mean(-1)
-    if kind == "poisson":
-        return (share - target * (share + 1e-6).log()).mean(-1)
-    cosine = functional.cosine_similarity(share, target, dim=-1, eps=1e-8)
-    return 1.0 - cosine + (share.mean(-1) - 1.0).square()

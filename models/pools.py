@@ -89,6 +89,8 @@ class Expected:
         Least and most in a spectrum; drawn log-uniformly.
     nav_shape : (ny, nx), optional
         Where the spectra are a map; a spatial network needs it.
+    group : int, optional
+        Spectra are mixed with those of their group alone: so many rows after one another.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class Expected:
         pairs: Pairs,
         quanta: tuple[float, float],
         nav_shape: tuple[int, ...] | None = None,
+        group: int | None = None,
     ) -> None:
         self._spectra, self._pairs, self._quanta = np.asarray(spectra, dtype=np.float32), pairs, quanta
+        self._group = group or self._spectra.shape[0]
         self._around = neighbours(nav_shape, self._spectra.shape[0], pairs.side)
 
     @property
@@ -121,8 +125,10 @@ class Expected:
         if pairs.target == "thinned":
             share = rng.uniform(*_SHARE, n)
             targets = rng.poisson(middle * (quanta * (1.0 / share - 1.0) / unit)[:, None])
-            return _batch(inputs, targets.astype(np.float32), weighted=True)
-        return _batch(inputs, middle if pairs.target == "truth" else inputs[:, inputs.shape[1] // 2], weighted=False)
+            return _batch(inputs, targets.astype(np.float32), targets.sum(axis=1))
+        if pairs.target == "same":
+            return _batch(inputs, inputs[:, inputs.shape[1] // 2])
+        return _batch(inputs, middle, quanta)
 
     def _rows(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.integers(0, self._spectra.shape[0], n)
@@ -131,7 +137,8 @@ class Expected:
         most = self._pairs.mixed
         weight = rng.dirichlet(np.ones(most), n)
         weight[np.arange(most) >= rng.integers(1, most + 1, n)[:, None]] = 0.0
-        rows = self._spectra[self._rows(n * most, rng)].reshape(n, most, -1)
+        first = rng.integers(0, self._spectra.shape[0] // self._group, n)[:, None] * self._group
+        rows = self._spectra[first + rng.integers(0, self._group, (n, most))]
         rows = rows / np.maximum(rows.sum(axis=2, keepdims=True), 1e-30)
         mixed = np.matmul(weight[:, None, :], rows)
         return np.asarray(mixed, dtype=np.float32)
@@ -198,9 +205,10 @@ class Measured:
             part = log_uniform((self._least, 1.0), n, rng)
             base = thin(base, part[:, None, None], rng, self._read_sigma)[0]
         if pairs.target == "same":
-            return _batch(base, base[:, base.shape[1] // 2], weighted=False)
+            return _batch(base, base[:, base.shape[1] // 2])
         inputs, rest = thin(base, rng.uniform(*_SHARE, n)[:, None, None], rng, self._read_sigma)
-        return _batch(inputs, rest[:, rest.shape[1] // 2], weighted=True)
+        targets = rest[:, rest.shape[1] // 2]
+        return _batch(inputs, targets, targets.sum(axis=1))
 
 
 class Mixture:
@@ -278,17 +286,18 @@ def _displaced(
     return displace(spectra.reshape(n * m, d), shift, gain, broadening, split).reshape(n, m, d)
 
 
-def _batch(inputs: Float32, targets: Float32, *, weighted: bool) -> Batch:
+def _batch(inputs: Float32, targets: Float32, known: NDArray[Any] | None = None) -> Batch:
     """Pairs from quanta (n, m, D) and targets (n, D) in any unit.
 
-    Counted targets weigh as many counts as they have (up to some times the usual number): that is their likelihood.
+    A pair weighs the counts (n,) by which its target is `known`, up to some times the usual number: with counted
+    targets that is their likelihood, with the truth it makes errors in units of noise equally bad at every dose.
     """
     total = targets.sum(axis=1)
     lit = total > 0
     shares = targets * np.divide(targets.shape[1], total, out=np.zeros_like(total), where=lit)[:, None]
     weight = lit.astype(np.float32)
-    if weighted and lit.any():
-        weight = np.clip(total, 0.0, _BRIGHT * np.median(total[lit])).astype(np.float32)
+    if known is not None and lit.any():
+        weight *= np.clip(known, 0.0, _BRIGHT * np.median(known[lit])).astype(np.float32)
     weight /= max(float(weight.mean()), 1e-30)
     quanta = np.maximum(inputs[:, inputs.shape[1] // 2].sum(axis=1), 1.0)
     squeezed = inputs[:, 0] if inputs.shape[1] == 1 else inputs

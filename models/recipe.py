@@ -15,13 +15,13 @@ from scipy import sparse
 
 from models.augment import Augmentation
 from models.base import Float32
-from models.card import Architecture, AxisCard, Kind, Metric, ModelCard, NoiseCard, read_card, write_card
+from models.card import NORMALISATION, Architecture, AxisCard, Kind, Metric, ModelCard, NoiseCard, read_card, write_card
 from models.evaluate import against_thinned, against_truth
 from models.export import from_onnx, to_onnx
-from models.networks import Network, make_network
+from models.networks import Network
 from models.pools import Expected, Measured, Mixture, Pairs, Pool, Target, neighbours
 from models.sources import Source
-from models.train import History, Progress, TrainConfig, denoise, latent_card, train
+from models.train import History, Progress, TrainConfig, denoise, fresh, latent_card, train
 
 _EVERY = 5
 
@@ -92,7 +92,7 @@ def cook(
     network, pairs, quanta = _begun(recipe, sources, first)
     pool, held_out = _pools(sources, pairs, quanta)
     if network is None:
-        network = make_network(_architecture(recipe, first.axis.size), pool.mean, recipe.training.seed)
+        network = fresh(_architecture(recipe, first.axis.size), pool, recipe.training.seed)
     history = train(network, pool, held_out, recipe.training, progress)
     say(f"trained in {history.seconds:.0f} s; exporting and comparing with PCA")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +103,7 @@ def cook(
         architecture=network.architecture,
         axis=AxisCard.of(first.axis),
         noise=NoiseCard.of(first.noise),
+        normalisation=NORMALISATION[network.architecture.scaling],
         counts=quanta,
         data=tuple(_said(source, use) for use in ("training", "held_out") for source in getattr(sources, use)),
         training=_settings(recipe, history),
@@ -199,9 +200,8 @@ def _pools(sources: Sources, pairs: Pairs, quanta: tuple[float, float]) -> tuple
 def _pool(source: Source, pairs: Pairs, quanta: tuple[float, float], mask: NDArray[np.bool_] | None) -> Pool:
     if source.expected:
         mixed = 1 if source.nav_shape is not None else pairs.mixed
-        return Expected(
-            source.spectra, Pairs(pairs.target, pairs.augmentation, pairs.side, mixed), quanta, source.nav_shape
-        )
+        pairs = Pairs(pairs.target, pairs.augmentation, pairs.side, mixed)
+        return Expected(source.spectra, pairs, quanta, source.nav_shape, source.group)
     rows = None if mask is None else np.flatnonzero(mask)
     return Measured(source.spectra, pairs, read_sigma=source.read_sigma, nav_shape=source.nav_shape, rows=rows)
 

@@ -34,6 +34,8 @@ class Source:
         Mean quanta in a spectrum (of a visit, where expected).
     nav_shape : tuple of int, optional
         Where they are a map.
+    group : int, optional
+        So many rows after one another belong to one specimen.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Source:
     counts: float
     noise: NoiseModel
     nav_shape: tuple[int, ...] | None = None
+    group: int | None = None
 
     @property
     def read_sigma(self) -> float:
@@ -53,7 +56,9 @@ class Source:
 
 
 def simulated(name: str, **options: Any) -> Source:
-    """Return expected spectra of a specimen; options as the provider has them (seed, variants, channels, progress).
+    """Return expected spectra of a specimen; options as the provider has them.
+
+    They are seed, variants, varied, channels and progress.
 
     Raises
     ------
@@ -92,7 +97,8 @@ def _source(found: Mapping[str, Any], noise: NoiseModel) -> Source:
     counts = found["counts"] if found["expected"] else float(spectra.sum(dtype=np.float64)) / spectra.shape[0]
     shape = found["nav_shape"]
     said = (found["name"], found["title"], found["technique"], as_axis(found["axis"]))
-    return Source(*said, spectra, found["expected"], counts, noise, None if shape is None else tuple(shape))
+    shape = None if shape is None else tuple(shape)
+    return Source(*said, spectra, found["expected"], counts, noise, shape, found.get("group"))
 
 
 def as_axis(said: Mapping[str, Any]) -> Axis:

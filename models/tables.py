@@ -14,6 +14,20 @@ def metrics_table(card: ModelCard) -> Table:
     return comparison(f"{card.name}: error in units of counting noise (raw counts: 1)", [(card.name, card.metrics)])
 
 
+def verdict(card: ModelCard) -> list[str]:
+    """Say on which held-out data the network is as good as PCA, and on which PCA is better, with ratios of errors."""
+    lines = []
+    for data in dict.fromkeys(m.data for m in card.metrics):
+        ratios = [(m.counts, m.network / m.pca) for m in card.metrics if m.data == data and m.pca > 0]
+        for text, chosen in (
+            ("as good as PCA or better", [r for r in ratios if r[1] <= 1.0]),
+            ("PCA is better", [r for r in ratios if r[1] > 1.0]),
+        ):
+            if chosen:
+                lines.append(f"{data}: {text} at " + ", ".join(f"{c:,.0f} counts ({r:.2f})" for c, r in chosen))
+    return lines
+
+
 def comparison(title: str, networks: Sequence[tuple[str, Sequence[Metric]]]) -> Table:
     """Show errors of several networks on the same data, beside those of shrunk PCA; the best of a line is bold."""
     table = Table(title=title, title_justify="left")

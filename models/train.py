@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.card import LatentCard
-from models.networks import Corruption, Loss, Network, Variational, corrupt, loss_per_spectrum
+from models.card import Architecture, LatentCard
+from models.losses import Corruption, Loss, corrupt, loss_per_spectrum
+from models.networks import Network, Residual, Variational, make_network
 from models.pools import Batch, Pool
 
 _HELD_OUT = 2048
+_DRAWN, _USES = 4, 2
 _LATENT_QUANTILE = 0.999
 
 
@@ -81,6 +83,16 @@ Progress = Callable[[int, int, float], None]
 """Gets the steps done, those planned, and the held-out loss."""
 
 
+def fresh(architecture: Architecture, pool: Pool, seed: int = 0) -> Network:
+    """Make a network for the spectra of a pool: with random weights, or, where it is residual, with their PCA."""
+    network = make_network(architecture, pool.mean, seed)
+    if isinstance(network, Residual):
+        batch = pool.draw(_HELD_OUT, np.random.default_rng([seed, 3]))
+        most = float(np.quantile(batch.quanta, 0.95))
+        network.begin(torch.from_numpy(batch.targets), most, torch.Generator().manual_seed(seed))
+    return network
+
+
 def train(
     network: Network,
     pool: Pool,
@@ -117,13 +129,14 @@ def _train(network: Network, pool: Pool, judge: Batch, config: TrainConfig, prog
     rng = np.random.default_rng([config.seed, 0])
     noise = torch.Generator().manual_seed(config.seed)
     learnt = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(learnt, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps + 1)
+    batches = _batches(pool, config.batch, rng)
     history, best, waited = History(), copy.deepcopy(network.state_dict()), 0
     _look(network, judge, config, history, 0)
     for step in range(1, config.steps + 1):
         network.train()
-        loss = _loss(network, pool.draw(config.batch, rng), config, noise)
+        loss = _loss(network, next(batches), config, noise)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -140,6 +153,15 @@ def _train(network: Network, pool: Pool, judge: Batch, config: TrainConfig, prog
     network.load_state_dict(best)
     network.eval()
     return history
+
+
+def _batches(pool: Pool, n: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Batches of n pairs, each pair used twice: to draw counts costs as much as to learn from them."""
+    while True:
+        drawn = pool.draw(_DRAWN * n, rng)
+        for _ in range(_USES):
+            for rows in rng.permutation(_DRAWN * n).reshape(_DRAWN, n):
+                yield Batch(drawn.inputs[rows], drawn.targets[rows], drawn.quanta[rows], drawn.weight[rows])
 
 
 def _look(network: Network, judge: Batch, config: TrainConfig, history: History, step: int) -> bool:

@@ -27,6 +27,7 @@ class KindOption(StrEnum):
     """Architectures."""
 
     HOURGLASS = "hourglass"
+    RESIDUAL = "residual"
     CONVOLUTIONAL = "convolutional"
     VARIATIONAL = "variational"
     NONNEGATIVE = "nonnegative"

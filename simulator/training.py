@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.special import ndtri
 
 from simulator.axis import Axis
 from simulator.files import read
@@ -31,12 +33,20 @@ _MOST_ELEMENTS: Final = 5
 _FACTORS: Final = {
     "thickness_nm": 0.5, "density_g_cm3": 0.2, "mean_free_path_nm": 0.1, "plasmon_ev": 0.05, "plasmon_width_ev": 0.15,
     "width_ev": 0.15, "strength_ev": 0.3, "texture": 0.2, "lattice_a": 0.002, "amorphous_deg": 0.03, "yields": 0.2,
-    "b_iso_a2": 0.2, "area": 0.15, "width_cm1": 0.15, "fluorescence": 0.7, "resolution_ev": 0.1, "resolution_cm1": 0.1,
+    "b_iso_a2": 0.2, "area": 0.05, "width_cm1": 0.05, "fluorescence": 0.7, "resolution_ev": 0.1, "resolution_cm1": 0.1,
     "fwhm_mn_ka_ev": 0.04, "stray_continuum": 0.3, "loss_per_ev": 0.3, "flat": 0.3, "background": 0.15,
 }  # fmt: skip
 """Standard deviation of the logarithm of numbers that vary by a factor."""
-_STEPS: Final = {"energy_ev": 0.5, "strain": 0.003, "shift_ev": 0.2, "centre_cm1": 2.0}
+_COMPOSITION: Final = 0.25
+"""Standard deviation of the logarithm of the share of an element."""
+_STEPS: Final = {"energy_ev": 0.5, "strain": 0.003, "shift_ev": 0.2, "centre_cm1": 0.5}
 """Standard deviation of numbers that vary by an amount."""
+_SHIFTS: Final = {"eels": 0.4, "xps": 0.25, "raman": 3.0}
+"""Standard deviation, from position to position, of where the axis begins: drift, charging, stress."""
+_STRAIN: Final = 0.003
+"""Standard deviation, from position to position, of the strain of crystals."""
+_LEVELS: Final = 32
+"""Of strain or shift in a map."""
 
 
 def simulated(
@@ -44,6 +54,8 @@ def simulated(
     *,
     seed: int = 0,
     variants: int = 0,
+    varied: bool = False,
+    free: float = 0.5,
     channels: int | None = None,
     progress: Callable[[int, int], None] = lambda done, planned: None,
 ) -> dict[str, Any]:
@@ -54,53 +66,85 @@ def simulated(
     name : str
         Of a specimen, or of its TOML file.
     variants : int
-        0: the map. Else so many times all phases and conditions, with other numbers each time; compositions of an
-        EDS specimen are any in half of them.
+        0: the map. Else so many times all phases and conditions, with other numbers each time. Crystals are strained
+        and axes shifted.
+    varied : bool
+        The map is that of a specimen like it, with other numbers, and with strain or shift from position to position.
+    free : float
+        Share of the variants of an EDS specimen that have any composition, not one like it.
     channels : int, optional
         Another number of channels.
 
     Returns
     -------
     dict
-        `spectra` (n, D), `expected` true, `name`, `title`, `technique`, `axis`, `counts` (mean of a visit), and
-        `nav_shape` or None.
+        `spectra` (n, D), `expected` true, `name`, `title`, `technique`, `axis`, `counts` (mean of a visit), `group`
+        (so many rows after one another belong to one specimen), and `nav_shape` or None.
     """
     described = describe(name, channels=channels)
     technique = TECHNIQUES[described.technique]
-    ends = described.axis
-    axis = Axis.linear(technique.axis_name, technique.units, ends.start, ends.stop, ends.channels)
     head = {
         "name": Path(name).stem,
         "expected": True,
-        "axis": axis.to_map(),
+        "axis": _axis(described).to_map(),
         "technique": described.technique,
         "counts": described.counts,
     }
     if not variants:
         specimen = build(Path(name).stem, described, seed)
-        return head | {"title": specimen.title, "spectra": specimen.expected(), "nav_shape": specimen.nav_shape}
+        spectra = _other(described, seed) if varied else specimen.expected()
+        title = f"like it: {specimen.title}" if varied else specimen.title
+        whole = {"title": title, "spectra": spectra, "group": specimen.n_positions}
+        return head | whole | {"nav_shape": specimen.nav_shape}
     rng = np.random.default_rng([seed, variants])
     found = []
     for number in range(variants):
-        found.append(_variant(described, axis, rng))
+        other = _varied_specimen(described, rng, technique.name == "eds" and rng.random() < free)
+        spectra = _endmembers(other, float(rng.standard_normal()))
+        found.append(spectra / spectra.sum(axis=1, keepdims=True))
         progress(number + 1, variants)
     title = f"{variants} variants of: {described.title}"
-    return head | {"title": title, "spectra": np.concatenate(found), "nav_shape": None}
+    return head | {"title": title, "spectra": np.concatenate(found), "group": len(found[0]), "nav_shape": None}
 
 
-def _variant(described: SpecimenFile, axis: Axis, rng: np.random.Generator) -> Floats:
-    """Return end-members (M, D), each summing to 1."""
+def _axis(described: SpecimenFile, shift: float = 0.0) -> Axis:
+    technique, ends = TECHNIQUES[described.technique], described.axis
+    return Axis.linear(technique.axis_name, technique.units, ends.start - shift, ends.stop - shift, ends.channels)
+
+
+def _varied_specimen(described: SpecimenFile, rng: np.random.Generator, free: bool = False) -> SpecimenFile:
+    phases = [vary(phase, rng) for phase in described.phases]
+    if free:
+        phases = [{k: v for k, v in p.items() if k != "mass"} | {"atomic": _any_composition(rng)} for p in phases]
+    return described.model_copy(update={"phases": phases, "conditions": vary(described.conditions, rng)})
+
+
+def _endmembers(described: SpecimenFile, local: float) -> Floats:
+    """Return end-members (M, D) where strain or shift is `local` standard deviations."""
     technique = TECHNIQUES[described.technique]
-    free = described.technique == "eds" and rng.random() < 0.5
     phases: list[Phase] = []
     for phase in described.phases:
-        varied = vary(phase, rng)
-        if free:
-            varied = {k: v for k, v in varied.items() if k != "mass"} | {"atomic": _any_composition(rng)}
-        phases.append(technique.phase.model_validate(varied))
-    conditions = technique.conditions.model_validate(vary(described.conditions, rng))
-    spectra = technique.endmembers(phases, conditions, axis).spectra
-    return np.asarray(spectra / spectra.sum(axis=1, keepdims=True))
+        strained = {"strain": phase.get("strain", 0.0) + _STRAIN * local} if technique.name == "xrd" else {}
+        phases.append(technique.phase.model_validate(phase | strained))
+    conditions = technique.conditions.model_validate(described.conditions)
+    axis = _axis(described, _SHIFTS.get(technique.name, 0.0) * local)
+    return np.asarray(technique.endmembers(phases, conditions, axis).spectra)
+
+
+def _other(described: SpecimenFile, seed: int) -> Floats:
+    """Return expected spectra (n, D) of the map of a specimen like the one described, at unit dose."""
+    rng = np.random.default_rng([seed, 0])
+    other = _varied_specimen(described, rng)
+    abundances = build("other", other, seed).abundances
+    field = gaussian_filter(rng.standard_normal(described.shape), 0.15 * max(described.shape), mode="wrap").ravel()
+    rank = np.empty(field.size)
+    rank[np.argsort(field)] = np.arange(field.size) / field.size
+    levels = _LEVELS if described.technique == "xrd" or described.technique in _SHIFTS else 1
+    spectra = np.empty((field.size, described.axis.channels))
+    for level in range(levels):
+        there = (rank * levels).astype(np.int64) == level
+        spectra[there] = abundances[there] @ _endmembers(other, float(ndtri((level + 0.5) / levels)))
+    return np.asarray(spectra / spectra.sum(axis=1).mean())
 
 
 def vary(described: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -110,7 +154,7 @@ def vary(described: Mapping[str, Any], rng: np.random.Generator) -> dict[str, An
 
 def _varied(key: str, value: Any, rng: np.random.Generator) -> Any:
     if key in {"atomic", "mass"}:
-        return {element: part * float(np.exp(0.5 * rng.standard_normal())) for element, part in value.items()}
+        return {element: part * float(np.exp(_COMPOSITION * rng.standard_normal())) for element, part in value.items()}
     if isinstance(value, Mapping):
         return vary(value, rng)
     if isinstance(value, list) and value and isinstance(value[0], Mapping):

@@ -28,13 +28,14 @@ from tests.unit.models.spectra import moving_line
 D, K = 96, 3
 KINDS: dict[str, dict[str, Any]] = {
     "hourglass": {"hidden": (48, 16)},
+    "residual": {"kind": "residual", "hidden": (48, 16)},
     "calibration": {"hidden": (24,), "calibration": True},
     "convolutional": {"kind": "convolutional", "hidden": (4, 6, 8)},
     "variational": {"kind": "variational", "hidden": (24,)},
     "nonnegative": {"kind": "nonnegative", "hidden": (24,)},
     "spatial": {"kind": "spatial", "hidden": (24, 12), "side": 3},
 }
-DENSE = ["hourglass", "variational", "nonnegative"]
+DENSE = ["hourglass", "residual", "variational", "nonnegative"]
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ import torch
 
 from models.augment import displace, expected_share
 from models.card import Architecture
+from models.losses import corrupt, loss_per_spectrum
 from models.networks import (
     Calibration,
     EndMembers,
     NonNegative,
     Variational,
-    corrupt,
-    loss_per_spectrum,
     make_network,
 )
 from tests.unit.models.spectra import moving_line
 
 KINDS: list[dict[str, Any]] = [
     {"kind": "hourglass", "hidden": (24, 12)},
+    {"kind": "residual", "hidden": (24, 12)},
     {"kind": "hourglass", "hidden": (24, 12), "calibration": True},
     {"kind": "convolutional", "hidden": (4, 6, 8)},
     {"kind": "variational", "hidden": (24,)},
@@ -64,7 +64,7 @@ def test_any_axis_gives_spectra_that_are_finite_and_not_negative(keys: dict[str,
     assert all(torch.isfinite(g).all() for g in learnt)
 
 
-@pytest.mark.parametrize("keys", KINDS[:5], ids=name)
+@pytest.mark.parametrize("keys", KINDS[:6], ids=name)
 def test_a_network_that_has_learnt_nothing_says_about_the_mean_spectrum(keys: dict[str, Any]) -> None:
     mean = moving_line(np.array([20.0]))[0]
     network = make_network(Architecture(n_channels=64, latent=3, **keys), mean, seed=1).eval()

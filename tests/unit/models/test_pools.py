@@ -38,6 +38,22 @@ def test_thinned_targets_weigh_what_they_count() -> None:
     assert batch.weight[bright].mean() > 4 * batch.weight[~bright].mean()
 
 
+def test_pairs_whose_truth_is_known_weigh_what_their_input_counts() -> None:
+    batch = Expected(mixtures(50, 0), Pairs("truth"), (20.0, 2000.0)).draw(2000, np.random.default_rng(0))
+    usual = batch.quanta < 800  # beyond some times the usual number it is bounded
+    ratio = batch.weight[usual] / batch.quanta[usual]
+    assert ratio.std() < 0.15 * ratio.mean()
+    assert batch.weight.max() < 10 * np.median(batch.weight)
+
+
+def test_spectra_are_mixed_within_their_group_alone() -> None:
+    groups = np.kron(np.eye(3), np.ones((4, 8))) * np.random.default_rng(0).uniform(0.5, 1.0, (12, 24))
+    batch = Expected(groups, Pairs("truth", mixed=3), (500.0, 600.0), group=4).draw(200, np.random.default_rng(0))
+    lit = (batch.targets.reshape(200, 3, 8) > 0).any(axis=2)
+    assert (lit.sum(axis=1) == 1).all()
+    assert (lit.sum(axis=0) > 30).all()
+
+
 def test_every_count_is_in_the_input_or_in_the_target() -> None:
     counts = np.random.default_rng(0).poisson(100.0 * mixtures(1, 1)).astype(np.uint16)
     for rows in (counts, sparse.csr_array(counts)):

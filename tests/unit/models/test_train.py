@@ -14,7 +14,7 @@ from models.evaluate import shrunk_pca
 from models.networks import Network, make_network
 from models.pools import Expected, Measured, Pairs, Pool, Target
 from models.thinning import squared_error
-from models.train import TrainConfig, align, denoise, latent_card, train
+from models.train import TrainConfig, align, denoise, fresh, latent_card, train
 from tests.unit.models.spectra import mixtures, moving_lines
 
 D = 64
@@ -61,6 +61,24 @@ def test_thinned_counts_teach_without_any_truth_what_their_noise_would_hide() ->
     assert errors["thinned"] < 0.5 * errors["same"]
     # Mixtures lie in a plane: PCA is better, and the daemon has to find that out.
     assert squared_error(shrunk_pca(counts), truth).mean() < errors["thinned"]
+
+
+def test_a_residual_network_begins_as_shrunk_pca_and_leaves_it_where_lines_move() -> None:
+    plane, lines = Expected(mixtures(400, 0), Pairs("truth"), (50.0, 2000.0)), line_pool(0, quanta=(50.0, 2000.0))
+    keys = {"kind": "residual", "hidden": (32, 16), "latent": 3}
+    begun = fresh(Architecture(n_channels=D, **keys), plane)
+    for dose in (100.0, 1000.0):
+        truth = dose * mixtures(1500, 3)
+        counts = np.random.default_rng(2).poisson(truth)
+        pca = squared_error(shrunk_pca(counts), truth).mean()
+        assert squared_error(denoise(begun, counts), truth).mean() < 1.3 * pca  # without any training
+    network = fresh(Architecture(n_channels=D, **(keys | {"hidden": (64, 32)})), lines)
+    truth = 500.0 * moving_lines(1500, 7)
+    counts = np.random.default_rng(2).poisson(truth)
+    pca = squared_error(shrunk_pca(counts), truth).mean()
+    assert squared_error(denoise(network, counts), truth).mean() > 1.5 * pca  # three components are too few
+    train(network, lines, line_pool(1), TrainConfig(steps=500, batch=128))
+    assert squared_error(denoise(network, counts), truth).mean() < pca
 
 
 @pytest.mark.parametrize("kind", ["convolutional", "variational", "nonnegative"])

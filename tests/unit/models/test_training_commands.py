@@ -17,7 +17,10 @@ from models import zoo
 from models.axis import Axis
 from models.card import ModelCard, read_card
 from models.inference import TrainedNetwork
+from models.shipped import NETWORKS
 from models.sources import as_axis, measured, simulated
+from models.tables import verdict
+from models.thinning import squared_error
 from streamer.cli import app
 from tests.unit.models.spectra import moving_lines
 
@@ -170,6 +173,20 @@ def test_the_first_network_that_fits_is_taken_those_of_the_user_first(trained: P
     assert found[0] == trained
     assert zoo.fitting("xps", Axis("Binding energy", "eV", 140, 20.0, 0.1), [trained.parent]) is None
     assert all(isinstance(c, ModelCard) for _, c in zoo.find_models())
+
+
+def test_the_networks_that_come_with_the_program_fit_its_specimens_and_say_where_they_are_good() -> None:
+    for path, card in zoo.find_models():
+        assert isinstance(card, ModelCard), card
+        assert path.stat().st_size < 3e6
+        specimen = NETWORKS[card.name].specimens[0]
+        source = simulated(specimen, variants=2, seed=77)
+        assert zoo.fitting(source.technique, source.axis) == (path, card)
+        assert min(m.network / m.pca for m in card.metrics) <= 1.0
+        assert any("as good as PCA or better" in text for text in verdict(card))
+        truth = np.asarray(source.spectra) * card.counts[0]
+        counts = np.random.default_rng(0).poisson(truth)
+        assert squared_error(TrainedNetwork.load(path).denoise(counts).spectra, truth).mean() < 0.3  # raw: 1
 
 
 def test_sources_are_in_quanta_with_their_noise(tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ def test_every_specimen_has_variants_that_differ_and_are_the_same_for_a_seed(nam
     assert found["nav_shape"] is None
 
 
+def test_the_map_of_a_specimen_like_it_has_other_spectra_that_shift_from_place_to_place() -> None:
+    found = simulated("tungsten_flakes", seed=3, varied=True)
+    assert found["nav_shape"] == (50, 50)
+    assert found["spectra"].sum(axis=1).mean() == pytest.approx(1.0)
+    assert np.array_equal(found["spectra"], simulated("tungsten_flakes", seed=3, varied=True)["spectra"])
+    peaks = np.argmax(found["spectra"], axis=1)
+    # Two phases: without a shift there would be two places, or three where they mix.
+    assert len(np.unique(peaks)) > 6
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     simulated("tungsten_flakes", variants=3, progress=lambda *said: told.append(said))
