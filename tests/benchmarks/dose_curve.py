@@ -178,17 +178,17 @@ def draw(curve: dict[float, dict[str, dict[str, Error]]], path: Path) -> None:
             total, colour = np.array([e.total for e in found]), COLOURS[method]
             error_ax.loglog(doses, 100 * total, "o-", color=colour, label=method, ms=4)
             if method != METHODS[0]:
-                factor_ax.loglog(doses, (raw / total) ** 2, "o-", color=colour, label=method, ms=4)
+                factor_ax.semilogx(doses, (raw / total) ** 2, "o-", color=colour, label=method, ms=4)
             for what, style in (("bias", "s-"), ("noise", ".:")):
                 part = np.array([getattr(e, what) for e in found])
                 shown = np.where(part > 0, 100 * part, np.nan)
                 parts_ax.loglog(doses, shown, style, color=colour, ms=4, label=f"{method}: {what}")
         error_ax.set(title=name, ylabel="relative error, %")
         factor_ax.axhline(1.0, color="0.5", lw=0.8)
-        factor_ax.set(ylabel="dose factor")
-        parts_ax.set(ylabel="bias and noise, %", xlabel="counts a spectrum")
-    for row, size in zip(axes[:, 0], ("medium", "medium", "x-small"), strict=True):
-        row.legend(fontsize=size)
+        factor_ax.set(ylabel="dose factor", ylim=(0.0, None))
+        parts_ax.set(ylabel="bias and noise, % (bias where it is seen)", xlabel="counts a spectrum")
+    for row, size in zip(axes[:, 0], ("small", "small", "xx-small"), strict=True):
+        row.legend(fontsize=size, loc="lower left")
     figure.suptitle(f"{SPECIMEN}, {SIDE} x {SIDE} positions, {CHANNELS} channels, {PASSES} passes")
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", dpi=90)
