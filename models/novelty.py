@@ -15,7 +15,7 @@ from models.base import Float32, Float64
 from models.shrink import ScoreShrinkage
 
 Positions = NDArray[np.int64]
-_CARRIER = 20.0
+_CARRIER, _PART = 20.0, 0.05
 
 
 class HeldBack:
@@ -108,7 +108,9 @@ def carriers(raw: Float32, exposure: Float64, shrinkage: ScoreShrinkage, few: in
     for axis in range(energy.shape[1]):
         rows = top[:, axis]
         rest = (float(energy[:, axis].sum()) - float(energy[rows, axis].sum())) / (n - few)
-        strong = rows[energy[rows, axis] > _CARRIER * rest]
+        # Beside a carrier of thousands, one of many positions that chance has lifted to some tens is none.
+        least = max(_CARRIER * rest, _PART * float(energy[rows, axis].max()))
+        strong = rows[energy[rows, axis] > least]
         signal = float(energy[:, axis].sum()) - n * rest
         if strong.size and float(energy[strong, axis].sum()) > 0.5 * signal and strong.size < few:
             found.append(strong)

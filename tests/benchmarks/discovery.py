@@ -1,0 +1,156 @@
+"""An unexpected phase in a few pixels: flagged, grouped, proposed, accepted and mapped, through the whole pipeline.
+
+`python -m tests.benchmarks.discovery [--check] [--only NAME] [--plot FOLDER]` scans simulated specimens twice,
+with the setting that accepts what is proposed. A phase that comes into the very first blocks teaches the model before
+it can be told from any other; it is proposed at the end, when the model knows that few spectra carry it. Recall and
+precision are those of the phase map at the end, of positions where an unexpected phase makes most of the counts.
+With ``--check`` it exits with 1 where nothing was proposed, a proposed group is less than four fifths true, or recall
+or precision at the end is below 0.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from simulator.sample import Specimen, load_specimen
+from streamer.config import AnomalySection, PipelineConfig
+from streamer.events import Event, Publish
+from streamer.pipeline import Pipeline
+from streamer.wire import encode_header, encode_image, encode_series_end
+from streamer.wire.items import Arrived, Idle, Item, Tick
+
+SPECIMENS = {"exercise": 200.0, "diffusion_couple": 200.0}
+PASSES, BLOCK, IDLE, MS = 2, 250, 40, 1_000_000
+LEAST = 0.8
+
+
+@dataclass
+class Found:
+    """What was told of groups, what was accepted, and the last maps."""
+
+    proposed: list[dict[str, Any]] = field(default_factory=list)
+    accepted: dict[int, str] = field(default_factory=dict)
+    spectra: dict[int, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    maps: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Operator:
+    """Feeds a scan to the pipeline, reads what it tells, and notes whether it is true."""
+
+    def __init__(self, specimen: Specimen) -> None:
+        self._rare, self.found = set(specimen.rare_positions().tolist()), Found()
+        self.pipeline, self._t_ns = Pipeline(PipelineConfig(anomaly=AnomalySection(accept=True))), 0
+
+    def feed(self, item: Item) -> None:
+        """Feed an item, and what follows from it."""
+        for event in self.pipeline.feed(item):
+            self._read(event)
+
+    def message(self, parts: list[Any]) -> None:
+        """Feed a message, with some idle time after it."""
+        self._t_ns += 20 * MS
+        self.feed(Arrived(self._t_ns, parts, "127.0.0.1"))
+        self.feed(Tick(self._t_ns))
+        for _ in range(IDLE):
+            self.feed(Idle(self._t_ns))
+
+    def _read(self, event: Event) -> None:
+        if not isinstance(event, Publish):
+            return
+        result = event.result
+        if result.topic.startswith("map/"):
+            self.found.maps.update(result.arrays)
+        if result.topic != "anomaly" or result.head["group"] is None:
+            return
+        number, share = result.head["group"], np.mean([p in self._rare for p in result.head["index"]])
+        self.found.spectra[number] = dict(result.arrays)
+        if result.head["state"] == "accepted" and number not in self.found.accepted:
+            self.found.proposed.append({**result.head, "true": float(share)})
+            self.found.accepted[number] = result.head["name"]
+            print(f"    {result.head['text']} ({share:.0%} true)", flush=True)
+
+
+def scan(specimen: Specimen, counts: float, seed: int) -> Operator:
+    """Scan a specimen from header to end."""
+    operator, rng = Operator(specimen), np.random.default_rng(seed)
+    values, n = specimen.axis.values, specimen.n_positions
+    axis = {"name": specimen.axis.name, "units": specimen.axis.units, "size": values.size}
+    axis |= {"offset": float(values[0]), "scale": float(values[1] - values[0])}
+    keys: dict[str, Any] = {"technique": specimen.technique, "noise": {"model": "poisson"}, "passes": PASSES}
+    operator.message(encode_header("scan", specimen.nav_shape, axis, **keys))
+    number = 1
+    for frame in range(0, PASSES * n, BLOCK):
+        index = np.arange(frame, min(frame + BLOCK, PASSES * n)) % n
+        block = rng.poisson(counts * specimen.expected(index)).astype(np.uint16)
+        operator.message(encode_image("scan", number, frame, block))
+        number += 1
+    operator.message(encode_series_end("scan", number, PASSES * n))
+    return operator
+
+
+def draw(specimen: Specimen, operator: Operator, path: Path) -> None:
+    """Draw truth, anomaly scores, the accepted group's spectrum and the phase map."""
+    figure = Figure(figsize=(15, 7), layout="constrained")
+    axes = figure.subplots(2, 2, width_ratios=[1, 2])
+    axes[0, 0].imshow(specimen.phase_map(), cmap="tab10", interpolation="nearest")
+    axes[0, 0].set_title("true phases")
+    axes[1, 0].imshow(operator.found.maps["phase"], cmap="tab10", interpolation="nearest")
+    axes[1, 0].set_title("phases found, accepted ones among them")
+    score = axes[0, 1].imshow(operator.found.maps["anomaly"], interpolation="nearest")
+    figure.colorbar(score, ax=axes[0, 1], label="anomaly score")
+    for number, name in operator.found.accepted.items():
+        arrays, values = operator.found.spectra[number], specimen.axis.values
+        axes[1, 1].plot(values, arrays["spectrum"], lw=0.8, label=f"{name}, pooled")
+        axes[1, 1].plot(values, arrays["expected"], lw=0.8, label="expected there")
+    if operator.found.accepted:
+        axes[1, 1].legend()
+    axes[1, 1].set_xlabel(specimen.axis.units)
+    figure.savefig(path, dpi=90)
+
+
+def judged(specimen: Specimen, operator: Operator) -> tuple[float, float]:
+    """Recall and precision of unexpected phases in the phase map at the end."""
+    names = set(operator.found.accepted.values())
+    numbers = [phase["id"] for phase in operator.pipeline.status()["phases"] if phase["name"] in names]
+    marked, rare = np.isin(operator.found.maps["phase"].ravel(), numbers), specimen.rare_positions()
+    hits = int(np.count_nonzero(marked[rare]))
+    return hits / max(int(rare.size), 1), hits / max(int(np.count_nonzero(marked)), 1)
+
+
+def main() -> int:
+    """Print what was found; with --check, 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    parser.add_argument("--only", choices=list(SPECIMENS), help="one specimen")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path, help="folder for pictures")
+    options = parser.parse_args()
+    missed = False
+    for name in [options.only] if options.only else list(SPECIMENS):
+        specimen = load_specimen(name, seed=options.seed)
+        print(f"{name}: {specimen.rare_positions().size} positions of {', '.join(specimen.unexpected)}", flush=True)
+        operator = scan(specimen, SPECIMENS[name], options.seed)
+        recall, precision = judged(specimen, operator)
+        true = [group["true"] for group in operator.found.proposed]
+        ok = bool(operator.found.accepted) and min(true) >= LEAST and min(recall, precision) >= LEAST
+        missed |= not ok
+        figures = f"{len(true)} proposals, {len(operator.found.accepted)} accepted"
+        print(
+            f"    {figures}; map: recall {recall:.2f}, precision {precision:.2f} {'' if ok else 'MISSED'}", flush=True
+        )
+        if options.plot is not None:
+            options.plot.mkdir(parents=True, exist_ok=True)
+            draw(specimen, operator, options.plot / f"{name}.png")
+    return int(options.check and missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
