@@ -92,7 +92,7 @@ def settled(
     found = yield from evaluate(mixture, sample, likelihood)
     before = -np.inf
     for step in range(steps):
-        mixture = refined(mixture, sample, found, likelihood)
+        mixture = yield from refined(mixture, sample, found, likelihood)
         pruned = _without_idle_bridge(mixture, found, sample) if step >= 2 else mixture
         dropped, mixture = pruned is not mixture, pruned
         yield

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from models.base import Float32, Float64
+from models.base import Float32, Float64, Pieces
 from models.composition import CompositionSpace
 from models.phase_mixture import FAINTEST, Cloud, Densities, Mixture, Sample
 
@@ -18,6 +18,7 @@ _LOG_2PI = float(np.log(2 * np.pi))
 _FLOOR = 0.02
 _CORNERS = np.array([[1, 1, 1], [3, 1, 1], [1, 3, 1], [1, 1, 3]]) / np.array([[3], [5], [5], [5]])
 _MOST_TRIPLES = 10
+_TUBES = 4
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,17 @@ class GaussLikelihood:
 
     space: CompositionSpace
     spreads: bool = True
+    _made: list[tuple[Mixture, Callable[[Sample], Densities]]] = field(default_factory=list, repr=False, compare=False)
 
-    def of(self, mixture: Mixture) -> Callable[[Sample], Densities]:
-        """Return what evaluates each part of a mixture."""
-        tubes = [_Tube.between(mixture.phases[i], mixture.phases[j], self.space) for i, j in mixture.pairs]
+    def of(self, mixture: Mixture) -> Pieces[Callable[[Sample], Densities]]:
+        """Return what evaluates each part of a mixture; of the last mixture it is kept."""
+        if self._made and self._made[0][0] is mixture:
+            return self._made[0][1]
+        tubes = []
+        for i, j in mixture.pairs:
+            tubes.append(_Tube.between(mixture.phases[i], mixture.phases[j], self.space))
+            if len(tubes) % _TUBES == 0:
+                yield
 
         def densities(sample: Sample) -> Densities:
             z, e = sample.z, np.maximum(sample.exposure, FAINTEST)
@@ -39,6 +47,7 @@ class GaussLikelihood:
                 bridges[b], second[b] = tube.density(z, e)
             return Densities(phases, bridges, second, _cloud_density(mixture.rest, z, e))
 
+        self._made[:] = [(mixture, densities)]
         return densities
 
 
@@ -106,14 +115,17 @@ class CountLikelihood:
     mean: Float64
     n_places: int
     spreads: bool = False
+    _made: list[tuple[Mixture, Callable[[Sample], Densities]]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def for_exposure(cls, space: CompositionSpace, spectra: Float64, mean: Float64, exposure: float) -> CountLikelihood:
         """With as many places as the exposure asks for: unlike phases are some 2.5 sqrt(exposure) sigma apart."""
         return cls(space, spectra, mean, 2 * int(np.ceil(np.sqrt(exposure) / 3.0)))
 
-    def of(self, mixture: Mixture) -> Callable[[Sample], Densities]:
+    def of(self, mixture: Mixture) -> Pieces[Callable[[Sample], Densities]]:
         """Return what evaluates each part of a mixture; what is of no pair is taken for a mixture of three phases."""
+        if self._made and self._made[0][0] is mixture:
+            return self._made[0][1]
         spectra = self.spectra(mixture.means)
         first, second = (np.array([p[k] for p in mixture.pairs], dtype=np.int64) for k in (0, 1))
         places = (np.arange(self.n_places) + 0.5) / self.n_places
@@ -134,6 +146,8 @@ class CountLikelihood:
             other = _mean_density(rest)[0] if rest.size else np.full(n, -1e9)
             return Densities(phases.astype(np.float64), mixed, shares[places > 0.5].sum(axis=0), other)
 
+        self._made[:] = [(mixture, densities)]
+        yield
         return densities
 
     def spectra(self, z: Float64) -> Float64:

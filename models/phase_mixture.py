@@ -15,7 +15,7 @@ from models.composition import CompositionSpace
 Pair: TypeAlias = tuple[int, int]
 FAINTEST = 1e-9
 _MOST_REST = 0.05
-_ROWS = 512
+_FEWEST_ROWS, _MOST_ROWS, _AT_ONCE = 48, 512, 4096
 _STRANGE_DOUBT = 0.3
 """Part of the spectra explained by nothing that were called wrongly: measured in simulated scans, .1 to .33."""
 
@@ -174,7 +174,7 @@ class Likelihood(Protocol):
         """Whether true compositions may be spread within a phase."""
         ...
 
-    def of(self, mixture: Mixture) -> Callable[[Sample], Densities]:
+    def of(self, mixture: Mixture) -> Pieces[Callable[[Sample], Densities]]:
         """Return what evaluates each part of a mixture."""
         ...
 
@@ -232,14 +232,19 @@ class Evaluation:
         return np.asarray(self.posterior[rows].sum(axis=0))
 
 
+def rows_at_once(mixture: Mixture) -> int:
+    """How many spectra can be evaluated in half a millisecond."""
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, _AT_ONCE // (len(mixture.phases) + 2 * len(mixture.bridges))))
+
+
 def evaluate(mixture: Mixture, sample: Sample, likelihood: Likelihood) -> Pieces[Evaluation]:
     """Log density of each spectrum, and what it belongs to."""
-    densities = likelihood.of(mixture)
+    densities = yield from likelihood.of(mixture)
     shares = np.concatenate([mixture.share, list(mixture.bridges.values()), [mixture.rest_share]])
     log_shares = np.log(np.maximum(shares, 1e-300))[:, None]
-    parts = []
-    for first in range(0, sample.weight.size, _ROWS):
-        parts.append(_posterior(densities, log_shares, sample.rows(slice(first, first + _ROWS))))
+    parts, rows = [], rows_at_once(mixture)
+    for first in range(0, sample.weight.size, rows):
+        parts.append(_posterior(densities, log_shares, sample.rows(slice(first, first + rows))))
         yield
     log_density, posterior, second = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
     return Evaluation(log_density, posterior, second, mixture.pairs, len(mixture.phases))
@@ -264,18 +269,18 @@ def _posterior(
     return np.asarray(top + np.log(total)), np.asarray(joint), found.second
 
 
-def refined(mixture: Mixture, sample: Sample, found: Evaluation, likelihood: Likelihood) -> Mixture:
+def refined(mixture: Mixture, sample: Sample, found: Evaluation, likelihood: Likelihood) -> Pieces[Mixture]:
     """One step of expectation-maximisation: shares, means and spreads anew from what the spectra belong to."""
     mass = found.posterior @ sample.weight
     total = float(mass.sum())
     n = len(mixture.phases)
-    phases = tuple(
-        updated(cloud, sample, found.posterior[c] * sample.weight, likelihood.space)
-        for c, cloud in enumerate(mixture.phases)
-    )
+    phases = []
+    for c, cloud in enumerate(mixture.phases):
+        phases.append(updated(cloud, sample, found.posterior[c] * sample.weight, likelihood.space))
+        yield
     bridges = {pair: float(mass[n + b]) / total for b, pair in enumerate(found.pairs)}
     rest_share = min(max(float(mass[-1]), 0.5) / total, _MOST_REST)
-    return replace(mixture, phases=phases, share=mass[:n] / total, bridges=bridges, rest_share=rest_share)
+    return replace(mixture, phases=tuple(phases), share=mass[:n] / total, bridges=bridges, rest_share=rest_share)
 
 
 def updated(cloud: Cloud, sample: Sample, mass: Float64, space: CompositionSpace) -> Cloud:

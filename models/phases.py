@@ -14,13 +14,14 @@ from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done
 from models.linear import LinearEngine
 from models.phase_growth import PhaseLimits, first_mixture, grown, with_phase
-from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, whitening
+from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, rows_at_once, whitening
 from models.phase_sample import Grid, PhaseView, Positions, spread_out
 
 UNSEEN = -1
 _FEWEST = 64
 _SAMPLE, _FINAL_SAMPLE, _STRATUM = 1024, 2048, 128
-_READ_ROWS, _LABEL_ROWS, _SCAN_ROWS = 256, 256, 16384
+_READ_ROWS, _LABEL_ROWS, _SCAN_ROWS, _KEY_ROWS = 128, 128, 16384, 8192
+_LEFT_OUT, _PINNED = -3, -2
 _BIN_WIDTHS = 0.6
 _FINAL_ROUNDS = 2
 _GROWTH, _GROWTH_STRANGE = 1.5, 1.1
@@ -41,7 +42,7 @@ class PhaseInfo:
 class Phases:
     """A mixture of phases that is learnt from samples of the positions measured so far, and a map made with it.
 
-    All work is done in pieces of a millisecond or two, one whenever `work` is called; nothing depends on a clock.
+    All work is done in pieces of less than a millisecond, one whenever `work` is called; nothing depends on a clock.
 
     Parameters
     ----------
@@ -181,7 +182,8 @@ class Phases:
             self._job = self._learn(_SAMPLE)
         self._turn = not self._turn
         if self._job is None or (self._turn and self._passed != self._state()):
-            self._relabel(_SCAN_ROWS, _LABEL_ROWS)
+            most = _LABEL_ROWS if self._mixture is None else min(_LABEL_ROWS, rows_at_once(self._mixture))
+            self._relabel(_SCAN_ROWS, most)
         elif next(self._job, self) is self:
             self._job = None
 
@@ -221,7 +223,7 @@ class Phases:
             return
         self._learnt_at, self._learnt_rank = self._map.n_visits, view.published.basis.rank
         self._strangers = self._seen = 0
-        positions, weight = self._drawn(view, n)
+        positions, weight = yield from self._drawn(view, n)
         if positions.size < _FEWEST:
             return
         counts = []
@@ -256,26 +258,28 @@ class Phases:
             self._view = view
         return view
 
-    def _drawn(self, view: PhaseView, n: int) -> tuple[Positions, Float64]:
+    def _drawn(self, view: PhaseView, n: int) -> Pieces[tuple[Positions, Float64]]:
         """Positions to learn from, from every phase some and of the rest more, and how many each stands for."""
         measured = self._map.measured
-        measured = measured[view.usable(measured)]
-        pinned = self._pinned[measured] >= 0
-        free = measured[~pinned & ~self._engine.held[measured]]
-        strange = self._strange[free]
-        label = np.where(strange, self._next_id, self.label[free])
-        groups = [free[label == k] for k in np.unique(label).tolist()] + [measured[pinned]]
-        groups = sorted((g for g in groups if g.size), key=lambda g: g.size)
-        chosen, weight = [], []
-        left = n
-        for k, group in enumerate(groups):
+        keys = np.empty(measured.size, dtype=np.int64)
+        for first in range(0, measured.size, _KEY_ROWS):
+            part = measured[first : first + _KEY_ROWS]
+            key = np.where(self._strange[part], self._next_id, self.label[part])
+            key = np.where(self._pinned[part] >= 0, _PINNED, np.where(self._engine.held[part], _LEFT_OUT, key))
+            keys[first : first + part.size] = np.where(view.usable(part), key, _LEFT_OUT)
+            yield
+        sizes = np.bincount(keys - _LEFT_OUT)
+        sizes[0] = 0
+        order = [int(k) for k in np.argsort(sizes, kind="stable") if sizes[k]]
+        chosen, weight, left = [measured[:0]], [np.zeros(0)], n
+        for number, k in enumerate(order):
             # Small ones leave their part to the larger.
-            part = group[spread_out(group.size, max(_STRATUM, left // (len(groups) - k)))]
+            group = np.flatnonzero(keys == k + _LEFT_OUT)
+            part = measured[group[spread_out(group.size, max(_STRATUM, left // (len(order) - number)))]]
             left -= part.size
             chosen.append(part)
-            weight.append(np.full(part.size, group.size / part.size))
-        if not chosen:
-            return measured, np.ones(measured.size)
+            weight.append(np.full(part.size, group.size / max(part.size, 1)))
+            yield
         return np.concatenate(chosen), np.concatenate(weight)
 
     def _with_seeds(
