@@ -78,9 +78,10 @@ def _plain(value: object) -> object:
 
 
 class Closing:
-    """Runs such work in one thread, and reports as processes of low priority."""
+    """Runs such work in one thread, and reports as processes of low priority, with UMAP if that is wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, umap: bool = False) -> None:
+        self._options = ["--umap"] if umap else []
         self._thread = ThreadPoolExecutor(1, "closing")
         self._work: list[Future[None]] = []
         self._reports: list[tuple[Path, subprocess.Popen[bytes]]] = []
@@ -103,7 +104,7 @@ class Closing:
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         with (folder / REPORT_LOG).open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "streamer.report", str(folder)],
+                [sys.executable, "-m", "streamer.report", *self._options, str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -13,11 +13,13 @@ from typing import Annotated, Any, Final
 import numpy as np
 import typer
 
+from streamer.alike import k_means
 from streamer.compression import compression
 from streamer.run_data import Run
 from streamer.spectrum_files import write_end_members
 
 NUMBERS: Final = "numbers.json"
+UMAP_PICTURE: Final = "umap.png"
 
 
 def make_report(folder: Path) -> dict[str, Any]:
@@ -50,6 +52,29 @@ def make_report(folder: Path) -> dict[str, Any]:
     return said
 
 
+def add_umap(folder: Path) -> str:
+    """Draw scores in a plane beside the report of a folder, and return the file's name; that takes half a minute.
+
+    Raises
+    ------
+    ValueError
+        Where it cannot be done, with a sentence for the operator.
+    """
+    import matplotlib as mpl
+
+    from streamer.plot_umap import embedded, umap_figure
+    from streamer.plots import STYLE
+
+    run = Run.load(folder)
+    try:
+        figure = umap_figure(run, *embedded(run))
+    except ImportError as error:
+        raise ValueError("UMAP is an extra: pip install 'scanwise[umap]'") from error
+    with mpl.rc_context(STYLE):
+        figure.savefig(folder / UMAP_PICTURE)
+    return UMAP_PICTURE
+
+
 def numbers(run: Run) -> dict[str, Any]:
     """Return what can be said of a run in numbers: books, model, errors, timings, decisions, each map's range."""
     timings, status = run.meta.get("timings") or {}, run.meta.get("status") or {}
@@ -66,6 +91,7 @@ def numbers(run: Run) -> dict[str, Any]:
         "ranks": status.get("ranks") or {},
         "live_error": status.get("live_error"),
         "compression": compression(run),
+        "k_means": k_means(run),
         "unmixing": run.meta.get("endmembers"),
         "timings": timings,
         "decisions": run.decisions,
@@ -92,6 +118,7 @@ def _range(values: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 def report_command(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished series, with its final.npz.")],
+    umap: Annotated[bool, typer.Option("--umap", help="Draw scores in a plane, too; takes half a minute.")] = False,
 ) -> None:
     """Draw the report of a finished series: maps, scores, scree, eigenspectra, numbers."""
     try:
@@ -103,6 +130,11 @@ def report_command(
         typer.echo(str(folder / name))
     if said["compression"]:
         typer.echo(said["compression"]["text"])
+    if umap:
+        try:
+            typer.echo(str(folder / add_umap(folder)))
+        except ValueError as error:
+            typer.echo(f"scanwise report: no {UMAP_PICTURE}: {error}", err=True)
 
 
 def main() -> None:

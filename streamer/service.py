@@ -94,7 +94,7 @@ class Service:
         source = settings.source
         wanted = Source(source.url, source.pattern, source.bind, largest, settings.source_queue)
         self.data_in = DataIn(context, wanted, self.inbox, self.metrics, curve)
-        self.closing = Closing()
+        self.closing = Closing(settings.state.umap)
         self.engine = self._make_engine(timings, lambda: hub.denoised_wanted)
         self.metrics_server = self._serve_metrics(opened)
 

@@ -99,6 +99,10 @@ class StateSection(Section):
         50.0, description="bytes of closed series that are kept, all together, GiB"
     )
     report: bool = Field(True, description="draw a report folder when a series closes")
+    umap: bool = Field(
+        False,
+        description="draw scores in a plane (UMAP) beside it; half a minute at low priority, needs scanwise[umap]",
+    )
 
 
 class InboxSection(Section):
