@@ -60,6 +60,8 @@ class Denoising:
         self._succession = Succession(series)
         self._due: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
         self._discovery, self._outside = discovery, discovery.outside
+        # Not visited since the network is in use: what comes judges it, not what it was chosen by.
+        self._before: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
         self._basis_version = 0
         self._channels: dict[str, tuple[int, int]] = {}
         self._windows: dict[str, NDArray[np.float32]] = {}
@@ -102,7 +104,8 @@ class Denoising:
     def _use(self, network: TrainedNetwork, engine: LinearEngine) -> list[Event]:
         self._opinion = SecondOpinion(network)
         self.version += 1
-        self._enqueue(np.flatnonzero(engine.visits > 0))
+        self._before[:] = engine.visits > 0
+        self._enqueue(np.flatnonzero(self._before))
         return [Count("network_version", n=self.version)]
 
     def challenge(self, network: TrainedNetwork, engine: LinearEngine, label: NDArray[Any] | None) -> list[Event]:
@@ -131,9 +134,11 @@ class Denoising:
 
     def visited(self, index: NDArray[Any]) -> None:
         """Let the network look at positions when there is time."""
+        self._before[index] = False
         if self._opinion is not None:
             # One that predicts worse than the linear model is only watched, in case that changes.
-            self._enqueue(index[index % _WATCHED == 0] if self._opinion.is_worse else index)
+            few = self._opinion.is_worse and not self._succession.watching
+            self._enqueue(index[index % _WATCHED == 0] if few else index)
 
     def _enqueue(self, index: NDArray[Any]) -> None:
         fresh = np.unique(index[~self._due[index]])
@@ -193,7 +198,9 @@ class Denoising:
         counts = [Count("network", word, b - a) for word, a, b in zip(words, before, after, strict=True) if b > a]
         self._note(found)
         events = [*self._flags(engine, found), *self._spoken(found), *counts]
-        return events + self._succeeded(engine, *self._succession.watch(engine, found.index))
+        return events + self._succeeded(
+            engine, *self._succession.watch(engine, found.index[~self._before[found.index]])
+        )
 
     def _note(self, found: Opinion) -> None:
         self._shown[found.index] = np.where(found.speaks, _NETWORK, _LINEAR)

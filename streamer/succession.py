@@ -40,6 +40,11 @@ class Succession:
         """What the trial has to do, in spectra that a network denoises."""
         return _RUNS * self._judged.size
 
+    @property
+    def watching(self) -> bool:
+        """Whether a promoted network may still have to give its place back."""
+        return self._watch is not None
+
     def challenge(
         self, champion: TrainedNetwork, challenger: TrainedNetwork, engine: LinearEngine, label: NDArray[Any] | None
     ) -> None:
