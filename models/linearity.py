@@ -71,6 +71,8 @@ def _tested(pair: tuple[int, int], shares: Float64, root: Float64, target: Float
     kept = np.ones(len(design), dtype=np.bool_)
     for _ in range(_ROUNDS):
         some = design[kept]
+        if len(some) <= _FEWEST or not some.any():
+            return None
         coefficients = np.linalg.solve(_ridged(some.T @ some), some.T @ target[kept])
         squared = ((target - design @ coefficients) ** 2).sum(axis=1)
         kept = squared <= r + _OUTLIER * np.sqrt(2.0 * r) + _OUTLIER**2 / 2.0
@@ -89,6 +91,8 @@ def _significance(pair: tuple[int, int], design: Float64, target: Float64) -> Be
     coefficients = product @ target / squared.sum()
     left = target - np.outer(product, coefficients)
     spread = (left * squared[:, None]).T @ left / squared.sum() ** 2
+    if not spread.any():
+        return None
     statistic = float(coefficients @ np.linalg.solve(_ridged(spread), coefficients))
     # Hotelling's T squared.
     ratio = statistic * (n_mixed - r) / (r * n_mixed)
