@@ -134,7 +134,7 @@ def test_a_sparse_scan_visits_what_it_needs_and_says_what_is_guessed() -> None:
 
 def test_a_slow_position_is_counted_as_long_as_it_needs() -> None:
     asked = config(dwell_longest=4.0, **PHASE_MAP_ONLY)
-    plan: dict[str, Any] = {"passes": 1, "pieces": 4, "block": 1, "counts": 12.0, "side": 20}
+    plan: dict[str, Any] = {"passes": 1, "pieces": 4, "block": 1, "counts": 16.0, "side": 20}
     plain, truth = scanned(asked, **plan)
     loop, _ = scanned(asked, "extend", **plan)
     extended = taken(loop, "extend")
