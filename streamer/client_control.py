@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -331,7 +332,9 @@ class Controller:
         self._stop.set()
         with self._wake_lock:
             if not self._wake.closed:
-                self._wake.send(b"", zmq.NOBLOCK)
+                # The thread may have seen by itself that it is to stop, and then nobody is there to be woken.
+                with suppress(zmq.Again):
+                    self._wake.send(b"", zmq.NOBLOCK)
                 self._wake.close(_POLL_MS)
         self._thread.join()
 

@@ -84,8 +84,8 @@ class Live:
         self.see(event.result)
         if event.result.topic == "denoised":
             return [event] if self._denoised_wanted() else []
-        # What a network says again has its own `denoised`.
-        if event.result.topic == "result" and "network" not in event.result.head and self._denoised_wanted():
+        # What is said again of positions (tested anew, or by a network with its own `denoised`) is no new batch.
+        if event.result.topic == "result" and event.n_spectra and self._denoised_wanted():
             return [event, *self._denoised(event.result)]
         return [event]
 

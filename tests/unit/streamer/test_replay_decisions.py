@@ -58,7 +58,7 @@ def test_the_same_decisions_come_out_and_other_settings_give_others(tmp_path: Pa
     shown = runner.invoke(app, ["replay-decisions", str(tmp_path)])
     assert shown.exit_code == 0
     assert "the same as when the scan ran" in shown.output
-    assert "scene/0  dwell (advise, model" in shown.output
+    assert "  dwell (advise, model" in shown.output
     settings = tmp_path / "other.toml"
     settings.write_text("[pipeline.decisions]\nstop_relative_error = 0.0001\nmode = 'enforce'\n")
     other = runner.invoke(app, ["replay-decisions", str(tmp_path), "--config", str(settings)])
