@@ -351,8 +351,13 @@ class Learner:
         return self._final_scaling(total, profile)
 
     def _final_scaling(self, total: Float64, profile: Float64) -> Scaling:
-        visits = max(self.n_seen, 1)
-        return make_scaling(total / visits, visits, self.noise, self._peak_width, profile)
+        """Between the mean, which errors are weighed by, and the profile, by which all noise is white.
+
+        On each specimen it was as good as the better one. The scaling of a running scan is all by the profile: how far
+        noise reaches past the edge is only measured at the end, and of many spectra any that does is a component.
+        """
+        visits, between = max(self.n_seen, 1), np.sqrt(np.maximum(total, 0.0) * np.maximum(profile, 0.0))
+        return make_scaling(total / visits, visits, self.noise, self._peak_width, between)
 
     def counted_moment(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> CountedMoment | None:
         """What `refit` can use where the positions to fit are among these, with so few counts that it pays."""

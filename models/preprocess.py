@@ -110,8 +110,7 @@ def make_scaling(
     profile : ndarray, (D,), optional
         Sum of the spectra with the squared row weights of the fit. Scaled by it, every channel has unit variance over
         those rows (the column half of biwhitening: Landa, Zhang and Kluger 2022, arXiv 2103.13840); by the mean of
-        unequally bright phases, the lines of the dark ones are too noisy by up to their ratio. But errors weigh by the
-        mean (Keenan and Kotula 2004). The geometric mean of both was as good as the better one on each specimen.
+        unequally bright phases, the lines of the dark ones are too noisy by up to their ratio.
     """
     mean = np.asarray(mean, dtype=np.float64)
     if noise.read_sigma == 0 and noise.offset == 0 and noise.gain > 0 and bool(np.all(mean >= 0)):
@@ -127,9 +126,7 @@ def make_scaling(
 
 
 def _counting_scaling(total: Float64, peak_width: float, profile: Float64 | None) -> Scaling:
-    shape = total
-    if profile is not None and profile.sum() > 0:
-        shape = np.sqrt(total * np.maximum(profile, 0.0) * (total.sum() / profile.sum()))
+    shape = total if profile is None or not profile.sum() > 0 else profile * (total.sum() / profile.sum())
     smooth = shrink_spectrum(shape, peak_width)
     starts, group = merge_channels(total)
     weight = np.add.reduceat(smooth, starts)

@@ -30,6 +30,8 @@ from streamer.watch_view import Watched
 
 SPECIMEN: Final = "exercise"
 COUNTS, PASSES, RATE_HZ = 20, 12, 4000
+TARGETS: Final = "stop_map_error = 0.25\nstop_unseen_area = 0.02\n"
+"""A map of an element that only a handful of positions have is never known to a tenth."""
 WINDOWS: Final = {"Cr K": (5.3, 5.5), "Fe K": (6.25, 6.55), "Ni K": (7.35, 7.6), "Cu K": (7.9, 8.2)}
 """In keV: a weak line, a strong one, and copper, which only the rare phase has."""
 START_S, SCAN_S, END_S, DRAW_S = 20.0, 90.0, 20.0, 60.0
@@ -148,7 +150,8 @@ def _daemon_arguments(places: Places) -> list[str]:
     config = places.out / "demo.toml"
     windows = "".join(f'"{label}" = [{lo}, {hi}]\n' for label, (lo, hi) in WINDOWS.items())
     # The report is drawn by a child of our own: one that the daemon started could outlive us.
-    sections = f'[state]\nreport = false\n\n[pipeline.decisions]\nmode = "enforce"\n\n[pipeline.windows]\n{windows}'
+    decisions = f'[pipeline.decisions]\nmode = "enforce"\n{TARGETS}'
+    sections = f"[state]\nreport = false\n\n{decisions}\n[pipeline.windows]\n{windows}"
     config.write_text(sections, "utf-8")
     arguments = ["run", "--config", str(config), "--source", places.data, "--results", places.results]
     return [*arguments, "--control", places.control, "--metrics", "", "--state", str(places.state)]
