@@ -67,7 +67,7 @@ def simulated(server: Any, truth: Path, *planned: str) -> str:
     command += ["--shape", "36", "36", "--channels", "256", "--counts", "60", "--dwell", "0.001", "--list-mode"]
     command += ["--data", server.source, "--control", server.control, "--replay", f"tcp://127.0.0.1:{free_port()}"]
     # A sparse scan begins with few positions: slowly enough that the model has idle time before they are over.
-    rate = "160" if "--share" in planned else "800"
+    rate = "120" if "--share" in planned else "800"
     command += ["--rate", rate, "--block", "32", "--truth", str(truth), "--linger", "2", *planned]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return " ".join(done.stdout.split())
