@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.base import Float64
 from models.inference import TrainedNetwork
 from models.linear import LinearEngine
-from models.seen import Metric, Seen, compare
+from models.seen import Metric, Seen, Tally, compare
 
 LEAST: Final = 64
 _ERRORS: Final = 2.0
@@ -38,8 +38,7 @@ class Trial:
     ) -> None:
         self.champion, self.challenger = champion, challenger
         self._rng = np.random.default_rng(seed)
-        self._kept = np.zeros(memory)
-        self.n = 0
+        self._lead = Tally(memory)
 
     def judge(self, engine: LinearEngine, index: NDArray[Any]) -> None:
         """Compare the two on the accumulated counts of positions."""
@@ -53,14 +52,17 @@ class Trial:
         exposure = np.maximum(half.exposure(published).reshape(2, -1).mean(axis=0), 1e-12)
         new, old = (half.counted(half.by(n).spectra) for n in (self.challenger, self.champion))
         better = compare(other, new, old, weight)[1].reshape(2, -1).sum(axis=0)
-        for value in (0.5 * better / exposure / weight.size).tolist():
-            self._kept[self.n % self._kept.size] = value
-            self.n += 1
+        self._lead.add(0.5 * better / exposure / weight.size)
+
+    @property
+    def n(self) -> int:
+        """Spectra that were judged."""
+        return self._lead.n
 
     @property
     def values(self) -> Float64:
         """Differences that count."""
-        return self._kept[: self.n]
+        return self._lead.values
 
     @property
     def mean(self) -> float:
