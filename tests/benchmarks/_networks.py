@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import onnx
 import torch
@@ -80,6 +82,17 @@ def at_dose(expected: NDArray[Any], dose: float, seed: int = 0) -> tuple[Floats,
     truth = np.asarray(expected, dtype=np.float64)
     truth = truth * (dose / truth.sum(axis=1).mean())
     return truth, np.random.default_rng(seed).poisson(truth).astype(np.float32)
+
+
+def options_of(description: str | None, only: Iterable[str] = ()) -> argparse.Namespace:
+    """Read the options that all of these benchmarks have: --check, --out, and --only where there is a choice."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--check", action="store_true")
+    if choices := list(only):
+        parser.add_argument("--only", choices=choices)
+    parser.add_argument("--out", type=Path, default=Path("build/networks"))
+    mpl.use("Agg")
+    return parser.parse_args()
 
 
 class Targets:

@@ -10,14 +10,12 @@ thinned counts of 256 spectra of the specimen, 32 of them of known valence, whic
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
@@ -31,7 +29,7 @@ from simulator.axis import Axis
 from simulator.sample import describe
 from simulator.techniques.eels import Eels
 from simulator.training import vary
-from tests.benchmarks._networks import Floats, Targets, at_dose, kept, trained
+from tests.benchmarks._networks import Floats, Targets, at_dose, kept, options_of, trained
 
 CHANNELS = 512
 DOSES = (500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0, 50000.0, 100000.0)
@@ -164,11 +162,7 @@ def factor(errors_: dict[str, list[float]], name: str) -> tuple[float, float]:
 
 def main() -> int:
     """Print errors and factors; 1 where a target is missed under --check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("build/networks"))
-    options = parser.parse_args()
-    mpl.use("Agg")
+    options = options_of(__doc__)
     targets = Targets()
     found = errors(options.out)
     for name in ("network", "fine-tuned"):

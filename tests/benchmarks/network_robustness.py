@@ -8,13 +8,11 @@ care, is the reference. Networks are kept in the folder.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
@@ -27,7 +25,7 @@ from models.pools import Expected, Measured, Pairs
 from models.sources import simulated
 from models.thinning import squared_error
 from models.train import TrainConfig, align, denoise
-from tests.benchmarks._networks import Targets, at_dose, kept, trained
+from tests.benchmarks._networks import Targets, at_dose, kept, options_of, trained
 
 CHANNELS, DOSE, FEW = 512, 200.0, 100
 CHANGES: dict[str, tuple[tuple[float, float, float], ...]] = {
@@ -103,11 +101,7 @@ def errors(folder: Path) -> dict[str, dict[str, list[float]]]:
 
 def main() -> int:
     """Print errors; 1 where a target is missed under --check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("build/networks"))
-    options = parser.parse_args()
-    mpl.use("Agg")
+    options = options_of(__doc__)
     targets = Targets()
     table = errors(options.out)
     print()

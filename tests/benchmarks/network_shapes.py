@@ -9,12 +9,10 @@ samples of a variational network, judged against the patterns that there are). N
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
@@ -30,7 +28,7 @@ from simulator.axis import Axis
 from simulator.sample import describe, load_specimen
 from simulator.techniques.eds import Eds
 from simulator.techniques.xrd import Xrd
-from tests.benchmarks._networks import Floats, Targets, at_dose, best_pca_error, kept, trained
+from tests.benchmarks._networks import Floats, Targets, at_dose, best_pca_error, kept, options_of, trained
 from tests.reference import weighted_error
 
 DOSES = (500.0, 2000.0, 8000.0)
@@ -246,12 +244,7 @@ PARTS = {"xrd": xrd, "gibbs": gibbs, "exercise": exercise, "between": between}
 
 def main() -> int:
     """Do all parts; 1 where a target is missed under --check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--only", choices=PARTS)
-    parser.add_argument("--out", type=Path, default=Path("build/networks"))
-    options = parser.parse_args()
-    mpl.use("Agg")
+    options = options_of(__doc__, PARTS)
     targets = Targets()
     for name in [options.only] if options.only else PARTS:
         PARTS[name](options.out, targets)

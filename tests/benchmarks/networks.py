@@ -11,13 +11,11 @@ strongest line.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
@@ -30,7 +28,7 @@ from models.pools import Expected, Pairs
 from models.sources import simulated
 from models.thinning import squared_error
 from models.train import TrainConfig, denoise
-from tests.benchmarks._networks import SEED, Targets, at_dose, inference_us, kept, trained
+from tests.benchmarks._networks import SEED, Targets, at_dose, inference_us, kept, options_of, trained
 
 KINDS = ("AE", "DAE", "residual DAE", "CAE", "VAE")
 MAP = 2304
@@ -166,12 +164,7 @@ def one(technique: str, folder: Path, panel: Any) -> None:
 
 def main() -> int:
     """Print the tables; 1 where a target is missed under --check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--only", choices=CASES)
-    parser.add_argument("--out", type=Path, default=Path("build/networks"))
-    options = parser.parse_args()
-    mpl.use("Agg")
+    options = options_of(__doc__, CASES)
     targets = Targets()
     every = {name: errors(name, options.out) for name in ([options.only] if options.only else CASES)}
     print()
