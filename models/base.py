@@ -30,6 +30,14 @@ def done(pieces: Pieces[T]) -> T:
             return result
 
 
+def add_at(target: NDArray[Any], index: NDArray[Any], values: Any) -> None:
+    """Add values to target[index]; right also where a position comes several times, and fast where they rise."""
+    if bool((index[1:] > index[:-1]).all()):
+        target[index] += values
+    else:
+        np.add.at(target, index, values)
+
+
 @runtime_checkable
 class SpectralModel(Protocol):
     """A model that learns from blocks of spectra, and maps between spectra and scores."""

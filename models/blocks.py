@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Float32, Float64, as_dense
+from models.kernels import csr_back, csr_times
 
 Block: TypeAlias = Float32 | sparse.csr_array
+
+
+def times(block: Block, matrix: Float32) -> Float32:
+    """Spectra in float32 @ matrix, (n, k)."""
+    if isinstance(block, sparse.csr_array):
+        return csr_times(*event_parts(block), np.ascontiguousarray(matrix, dtype=np.float32))
+    return np.asarray(block @ matrix)
+
+
+def back(block: Block, scores: Float32) -> Float32:
+    """Spectra in float32, transposed, @ scores, (D, k)."""
+    if isinstance(block, sparse.csr_array):
+        return csr_back(*event_parts(block), np.ascontiguousarray(scores, dtype=np.float32), block.shape[1])
+    return np.asarray(block.T @ scores)
 
 
 def weighted_sum(blocks: list[Block], squared: Float64) -> Float64:
@@ -18,7 +33,7 @@ def weighted_sum(blocks: list[Block], squared: Float64) -> Float64:
     out: Float64 = np.zeros(blocks[0].shape[1])
     first = 0
     for block in blocks:
-        out += block.T @ squared[first : first + block.shape[0]].astype(np.float32)
+        out += back(block, squared[first : first + block.shape[0], None].astype(np.float32))[:, 0]
         first += block.shape[0]
     return out
 
@@ -30,7 +45,12 @@ def as_csr(block: Block) -> sparse.csr_array:
 
 def event_parts(block: sparse.csr_array) -> tuple[Float32, NDArray[np.uint32], NDArray[np.uint32]]:
     """Values, channels and row pointer of CSR spectra in float32, as compiled loops take them."""
-    return block.data, block.indices.astype(np.uint32), block.indptr.astype(np.uint32)
+    return block.data, _unsigned(block.indices), _unsigned(block.indptr)
+
+
+def _unsigned(index: NDArray[Any]) -> NDArray[np.uint32]:
+    """Indices that are not negative, without a copy where they are as wide."""
+    return index.view(np.uint32) if index.dtype == np.int32 else index.astype(np.uint32)
 
 
 def gathered(blocks: list[Block]) -> list[Block]:

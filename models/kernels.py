@@ -5,49 +5,44 @@ Compiled at first use for each type of counts, and kept in numba's cache beside 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from models.scan_kernels import scan_bins, scan_sparse, scatter_events
-
 
 @njit(cache=True, nogil=True)
-def _row_lengths(counts: NDArray[Any], words: NDArray[np.uint64], per_word: int) -> NDArray[np.int32]:
-    """Row pointer (n + 1,) of the non-zero counts (n, D); `words` is the same memory, eight bytes at a time."""
-    n = counts.shape[0]
-    indptr = np.zeros(n + 1, np.int32)
-    for i in range(n):
-        found = 0
-        for w in range(words.shape[1]):
-            if words[i, w] != 0:
-                for j in range(w * per_word, (w + 1) * per_word):
-                    found += counts[i, j] != 0
-        indptr[i + 1] = indptr[i] + found
-    return indptr
-
-
-@njit(cache=True, nogil=True)
-def _fill_rows(
+def _gather_rows(
     counts: NDArray[Any],
-    words: NDArray[np.uint64],
+    words: NDArray[Any],
     per_word: int,
-    indptr: NDArray[np.int32],
-    channels: NDArray[np.int32],
     values: NDArray[Any],
+    channels: NDArray[np.uint32],
+    indptr: NDArray[np.uint32],
 ) -> None:
+    """Fill the non-zero counts (n, D) in order; `words` is the same memory, some channels at a time.
+
+    Without branches, which would be guessed wrongly at every other count: all is written, and what is zero is written
+    over by what comes next.
+    """
+    one, none, width = np.uint64(1), np.uint64(0), np.uint32(per_word)
+    some = np.empty(words.shape[1] + 1, np.uint32)
+    at = none
     for i in range(counts.shape[0]):
-        at = indptr[i]
-        for w in range(words.shape[1]):
-            if words[i, w] != 0:
-                for j in range(w * per_word, (w + 1) * per_word):
-                    if counts[i, j] != 0:
-                        channels[at] = j
-                        values[at] = counts[i, j]
-                        at += 1
+        row, held = counts[i], words[i]
+        n_some = none
+        for w in range(held.shape[0]):
+            some[n_some] = np.uint32(w)
+            n_some += one if held[w] != 0 else none
+        for s in range(n_some):
+            first = some[s] * width
+            for k in range(width):
+                channel = first + np.uint32(k)
+                channels[at] = channel
+                values[at] = row[channel]
+                at += one if row[channel] != 0 else none
+        indptr[i + 1] = np.uint32(at)
 
 
 def nonzero_rows(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int32]]:
@@ -55,43 +50,120 @@ def nonzero_rows(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32],
     counts = np.ascontiguousarray(counts)
     row_bytes = counts.shape[1] * counts.itemsize
     aligned = row_bytes % 8 == 0 and counts.itemsize < 8 and counts.ctypes.data % 8 == 0
-    per_word = 8 // counts.itemsize if aligned else 1
-    words = counts.view(np.uint64) if aligned else (counts != 0).astype(np.uint64)
-    indptr = _row_lengths(counts, words, per_word)
-    channels = np.empty(indptr[-1], np.int32)
-    values = np.empty(indptr[-1], counts.dtype)
-    _fill_rows(counts, words, per_word, indptr, channels, values)
-    return values, channels, indptr
+    words = counts.view(np.uint64) if aligned else counts
+    # One place more than there can be: the last zero is written too.
+    values = np.empty(counts.size + 1, counts.dtype)
+    channels = np.empty(counts.size + 1, np.uint32)
+    indptr = np.zeros(counts.shape[0] + 1, np.uint32)
+    _gather_rows(counts, words, 8 // counts.itemsize if aligned else 1, values, channels, indptr)
+    n = int(indptr[-1])
+    return values[:n].copy(), channels[:n].view(np.int32).copy(), indptr.view(np.int32)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def csr_times(
+    values: NDArray[np.float32],
+    channels: NDArray[np.uint32],
+    indptr: NDArray[np.uint32],
+    matrix: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """CSR spectra @ matrix, (n, k). Four counts at a time, or each would wait for the sum with the one before."""
+    width = matrix.shape[1]
+    out = np.zeros((indptr.shape[0] - 1, width), np.float32)
+    for i in range(out.shape[0]):
+        row = out[i]
+        first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        rest = last - (last - first) % np.uint64(4)
+        for e in range(first, rest, np.uint64(4)):
+            a, b, c, d = matrix[channels[e]], matrix[channels[e + 1]], matrix[channels[e + 2]], matrix[channels[e + 3]]
+            w, x, y, z = values[e], values[e + 1], values[e + 2], values[e + 3]
+            for k in range(width):
+                row[k] += (w * a[k] + x * b[k]) + (y * c[k] + z * d[k])
+        for e in range(rest, last):
+            a, w = matrix[channels[e]], values[e]
+            for k in range(width):
+                row[k] += w * a[k]
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def csr_back(
+    values: NDArray[np.float32],
+    channels: NDArray[np.uint32],
+    indptr: NDArray[np.uint32],
+    scores: NDArray[np.float32],
+    n_channels: int,
+) -> NDArray[np.float32]:
+    """CSR spectra' @ scores, (D, k)."""
+    out = np.zeros((n_channels, scores.shape[1]), np.float32)
+    for i in range(scores.shape[0]):
+        row = scores[i]
+        for e in range(np.uint64(indptr[i]), np.uint64(indptr[i + 1])):
+            image, value = out[channels[e]], values[e]
+            for k in range(row.shape[0]):
+                image[k] += value * row[k]
+    return out
+
+
+# Each loop in a function of its own: together the compiler does not see that they are free of side effects.
+
+
+@njit(cache=True, nogil=True)
+def _copy(counts: NDArray[Any], row: NDArray[np.float32]) -> None:
+    for j in range(counts.shape[0]):
+        row[j] = counts[j]
+
+
+@njit(cache=True, nogil=True)
+def _add_to(column: NDArray[np.float64], row: NDArray[np.float32]) -> None:
+    for j in range(row.shape[0]):
+        column[j] += row[j]
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _add_bins(row: NDArray[np.float32], step: int, held: NDArray[np.float32]) -> float:
+    """Fill bins of `step` channels; return the sum of all."""
+    whole = row.shape[0] // step
+    for j in range(step):
+        for t in range(whole):
+            held[t] += row[t * step + j]
+    for j in range(whole * step, row.shape[0]):
+        held[whole] += row[j]
+    counted = 0.0
+    for t in range(held.shape[0]):
+        counted += np.float64(held[t])
+    return counted
+
+
+@njit(cache=True, nogil=True)
 def read_rows(
     counts: NDArray[Any], step: int, total_bins: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
     """One pass over dense counts (n, D): them in float32, row sums (n,), column sums (D,), sums of `step` channels."""
     n, size = counts.shape
-    whole = size // step
     block = np.empty((n, size), np.float32)
     total = np.zeros(n, np.float64)
     column = np.zeros(size, np.float64)
     bins = np.zeros((n, total_bins), np.float32)
     for i in range(n):
-        row = block[i]
-        held = bins[i]
-        for j in range(size):
-            row[j] = counts[i, j]
-        for j in range(size):
-            column[j] += row[j]
-        for j in range(step):
-            for t in range(whole):
-                held[t] += row[t * step + j]
-        for j in range(whole * step, size):
-            held[whole] += row[j]
-        counted = 0.0
-        for j in range(size):
-            counted += np.float64(row[j])
-        total[i] = counted
+        _copy(counts[i], block[i])
+        _add_to(column, block[i])
+        total[i] = _add_bins(block[i], step, bins[i])
     return block, total, column, bins
+
+
+@njit(cache=True, nogil=True)
+def sum_events(
+    values: NDArray[np.float32], channels: NDArray[np.uint32], indptr: NDArray[np.uint32], n_channels: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Row sums (n,) and column sums (D,) of CSR spectra."""
+    total = np.zeros(indptr.shape[0] - 1, np.float64)
+    column = np.zeros(n_channels, np.float64)
+    for i in range(total.shape[0]):
+        for e in range(indptr[i], indptr[i + 1]):
+            total[i] += values[e]
+            column[channels[e]] += values[e]
+    return total, column
 
 
 @njit(cache=True, nogil=True)
@@ -201,30 +273,3 @@ def group_starts(total: NDArray[np.float64], least: float) -> NDArray[np.int64]:
     if held < least and n > 1:
         n -= 1
     return starts[:n]
-
-
-def warm_up(types: Iterable[str] = ("uint8", "uint16", "uint32", "float32")) -> None:
-    """Compile every kernel now rather than at the first spectra (seconds on a new machine, then from the cache).
-
-    Parameters
-    ----------
-    types : iterable of str
-        Types of counts to expect, read-only as they come from the wire.
-    """
-    one = np.ones(1, np.float32)
-    for name in types:
-        counts = np.ones((1, 8), np.dtype(name))
-        counts.flags.writeable = False
-        nonzero_rows(counts)
-        _, _, _, bins = read_rows(counts, 1, 8)
-        scan_bins(bins, 1, bins, one, bins[0], bins[0])
-    channels, indptr = np.zeros(1, np.uint32), np.array([0, 1], np.uint32)
-    bin_events(one, channels, indptr, 1, 8)
-    scan_sparse(one, channels, indptr, (1, 1, 8), bins[:, :1].copy(), bins.T.copy(), one, bins[0], bins[0])
-    scatter_events(np.ones((1, 8)), np.zeros(1, np.int64), np.zeros(1, np.int64), one)
-    add_pairs(one, channels, indptr, np.ones(1), np.zeros((8, 8), np.float32))
-    zero, index = np.zeros(1, np.int64), np.zeros(1, np.int32)
-    for stored in ("uint8", "uint16", "uint32", "float32"):
-        copy_ranges(np.ones(1, np.dtype(stored)), zero, zero, zero, one)
-    copy_ranges(np.ones(1, np.uint16), zero, zero, zero, index)
-    group_starts(np.ones(8), 1.0)

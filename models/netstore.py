@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Counts, Float32, as_dense
+from models.base import Counts, Float32, add_at, as_dense
 from models.store import CountStore
 
 
@@ -40,7 +40,7 @@ class NetStore(CountStore):
 
     def add_background(self, index: NDArray[Any], added: Float32) -> None:
         """Add the coefficients (n, M) of visits, besides their counts."""
-        np.add.at(self._added, index, added)
+        add_at(self._added, index, added)
 
     def background(self, index: NDArray[Any]) -> Float32 | None:
         """What `rows` leaves out of the counts of positions, (n, D)."""

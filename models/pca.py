@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64, as_dense
+from models.blocks import Block, back, times
 from models.preprocess import Scaling, column_sums
 
 _CUT = 1e-6
@@ -70,7 +71,7 @@ class DenseRows:
 class ScaledRows:
     """Blocks of counts (n, D) in float32, dense or CSR, scaled on the fly: y = weight * merge(counts)."""
 
-    blocks: tuple[Float32 | sparse.csr_array, ...]
+    blocks: tuple[Block, ...]
     weight: Float64
     scaling: Scaling
 
@@ -79,7 +80,7 @@ class ScaledRows:
         """Spectra in all blocks."""
         return int(self.weight.size)
 
-    def _parts(self) -> Iterator[tuple[slice, Float32 | sparse.csr_array]]:
+    def _parts(self) -> Iterator[tuple[slice, Block]]:
         first = 0
         for block in self.blocks:
             yield slice(first, first + block.shape[0]), block
@@ -90,7 +91,7 @@ class ScaledRows:
         projector = self.scaling.projector(vectors)
         scores = np.empty((self.n_rows, projector.shape[1]), dtype=np.float32)
         for part, block in self._parts():
-            scores[part] = block @ projector
+            scores[part] = times(block, projector)
         scores *= self.weight[:, None].astype(np.float32)
         return scores
 
@@ -99,7 +100,7 @@ class ScaledRows:
         weighted = scores * self.weight[:, None].astype(np.float32)
         image: Float32 | None = None
         for part, block in self._parts():
-            product = block.T @ weighted[part]
+            product = back(block, weighted[part])
             image = product if image is None else image + product
         if image is None:
             image = np.zeros((self.scaling.n_channels, scores.shape[1]), dtype=np.float32)

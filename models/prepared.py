@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.axis import Axis
-from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, as_dense
+from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, add_at, as_dense
 from models.grouping import Group
 from models.learnt import Arrays
 from models.linear import LinearEngine
@@ -131,13 +131,13 @@ class PreparedEngine(LinearEngine):
             self._clear(index)
         super()._account(index, visits, replace)
         prepared, store = self._prepared, self._map.store
-        np.add.at(self._raw_totals, index, row_sums(as_float32(self._came)))
+        add_at(self._raw_totals, index, row_sums(as_float32(self._came)))
         if self._raw_store is not None:
             self._raw_store.add(index, compact(self._came))
         if prepared.shift is not None:
-            np.add.at(self._shift_sum, index, prepared.shift)
+            add_at(self._shift_sum, index, prepared.shift)
         if prepared.scale is not None:
-            np.add.at(self._scale_sum, index, prepared.scale)
+            add_at(self._scale_sum, index, prepared.scale)
         if prepared.added is not None and isinstance(store, NetStore):
             store.add_background(index, prepared.added)
         if self._after is not None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from models.anomaly import ScanTest, ScanWindows
 from models.base import Basis, Float32, Float64
+from models.blocks import Block, times
 from models.learner import LearntState
 from models.noise import NoiseModel
 from models.pca import orthonormal
@@ -37,9 +37,9 @@ class Published:
         """Components (K, D) in counts, without novelties."""
         return self.basis.eigenspectra
 
-    def project(self, counts: Float32 | sparse.csr_array) -> Float32:
-        """Raw scores (n, K): linear in the counts, so that visits add up."""
-        return np.asarray(counts @ self.projector, dtype=np.float32)
+    def project(self, counts: Block) -> Float32:
+        """Raw scores (n, K) of counts in float32: linear in them, so that visits add up."""
+        return times(counts, self.projector)
 
     def scores(self, raw: Float32, exposure: Float64) -> Float32:
         """Published scores: shrunk, relative to the mean."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Basis, Counts, Float32, Float64, Index, as_dense
+from models.base import Basis, Counts, Float32, Float64, Index, add_at, as_dense
+from models.blocks import times
 from models.learnt import Arrays
 from models.noise import NoiseModel
 from models.novelty import NoveltySpectra
@@ -58,8 +59,8 @@ class ScoreMap:
             self._measured = None
             self._turns.settle(index[fresh])
         self.n_visits += index.size
-        np.add.at(self.totals, index, total)
-        np.add.at(self.visits, index, np.uint32(1))
+        add_at(self.totals, index, total)
+        add_at(self.visits, index, np.uint32(1))
         self.store.add(index, counts)
         # The first visit under this basis makes a position exact; later ones keep it as it is.
         self.exact[index[fresh]] = self.published is not None
@@ -104,10 +105,7 @@ class ScoreMap:
         """Add the raw scores (n, K) of visits."""
         self._turns.apply(self._raw, index)
         columns = self._raw[:, : raw.shape[1]]
-        if index.size == 1:
-            columns[index[0]] += raw[0]
-        else:
-            np.add.at(columns, index, raw)
+        add_at(columns, index, raw)
 
     def exposure(self, index: NDArray[Any], noise: NoiseModel) -> Float64:
         """Variance summed over channels of the accumulated counts of positions, (n,)."""
@@ -134,7 +132,7 @@ class ScoreMap:
         if old is None:
             measured = self.measured
             for part, counts in self.store.chunks(measured[self.store.complete(measured)], 1024):
-                self._set(part, as_float32(counts) @ projector)
+                self._set(part, times(as_float32(counts), projector))
         else:
             self._turns.add(self._raw, old.eigenspectra @ projector)
             self.exact[:] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from scipy import sparse
 
 from models.anomaly import ScanWindows
 from models.base import Counts, Float32, Float64, Index, as_dense
-from models.kernels import nonzero_rows, read_rows
-from models.preprocess import column_sums, csr_rows, row_sums
+from models.blocks import event_parts
+from models.kernels import nonzero_rows, read_rows, sum_events
+from models.preprocess import column_sums, csr_rows
 
-_SPARSE_BELOW = 0.05
+_SPARSE_BELOW, _THIN_BELOW = 0.05, 0.2
 _FEW_ROWS = 4
 
 
@@ -31,7 +32,7 @@ class Visits:
     total, channels : ndarray of float64, (n,) and (D,)
         Sums over channels and over spectra.
     bins : ndarray of float32, (n, total_bins), optional
-        Bin sums, where the block is dense.
+        Bin sums, where the spectra came dense.
     background : ndarray of float32, (n, D), optional
         What was subtracted from the block. Sums and bins are those of the counts before: their noise is what it was.
     """
@@ -50,8 +51,8 @@ class Visits:
 
     @property
     def n_values(self) -> int:
-        """Non-zero channels if sparse, all if dense."""
-        return int(self.block.nnz if isinstance(self.block, sparse.csr_array) else self.block.size)
+        """Non-zero channels if they are kept sparse, all if dense."""
+        return int(self.stored.nnz if isinstance(self.stored, sparse.csr_array) else self.stored.size)
 
     def subset(self, rows: NDArray[np.bool_]) -> Visits:
         """Some of the visits (for learning; without bins)."""
@@ -68,10 +69,10 @@ class Visits:
         return Visits(self.stored, gross - background, self.total, self.channels, bins, background)
 
 
-def is_sparse(counts: NDArray[Any]) -> bool:
-    """Whether dense counts (n, D) are mostly zeros, by a few of the spectra."""
+def _filling(counts: NDArray[Any]) -> float:
+    """Part of the channels of dense counts (n, D) that are not zero, by a few of the spectra; 1 of none."""
     probe = counts[:: max(1, counts.shape[0] // _FEW_ROWS)]
-    return bool(counts.size) and bool(np.count_nonzero(probe) < _SPARSE_BELOW * probe.size)
+    return float(np.count_nonzero(probe) / probe.size) if probe.size else 1.0
 
 
 def compact(counts: Counts) -> Counts:
@@ -79,23 +80,31 @@ def compact(counts: Counts) -> Counts:
     if isinstance(counts, sparse.csr_array):
         return counts
     counts = np.ascontiguousarray(counts)
-    return csr_rows(*nonzero_rows(counts), counts.shape[1]) if is_sparse(counts) else counts
+    return csr_rows(*nonzero_rows(counts), counts.shape[1]) if _filling(counts) < _SPARSE_BELOW else counts
 
 
 def read_visits(counts: Counts, windows: ScanWindows) -> Visits:
-    """Read counts of any numeric type, which are left as they are; dense ones that are mostly zeros become CSR."""
-    stored = compact(counts)
-    if not isinstance(stored, sparse.csr_array):
-        return Visits(stored, *read_rows(stored, windows.step, windows.total_bins))
-    if not isinstance(counts, sparse.csr_array) and counts.shape[0] <= _FEW_ROWS:
-        return Visits(stored, *read_rows(np.ascontiguousarray(counts), windows.step, windows.total_bins))
-    return _sparse_visits(stored)
+    """Read counts of any numeric type, which are left as they are; dense ones that are mostly zeros become CSR.
+
+    Those that are so to a lesser degree are smaller as they came, but are sooner worked with as CSR.
+    """
+    if isinstance(counts, sparse.csr_array):
+        return _sparse_visits(counts, counts)
+    counts = np.ascontiguousarray(counts)
+    filling = _filling(counts)
+    if filling >= _THIN_BELOW or counts.shape[0] <= _FEW_ROWS:
+        return Visits(compact(counts), *read_rows(counts, windows.step, windows.total_bins))
+    thin = csr_rows(*nonzero_rows(counts), counts.shape[1])
+    if filling < _SPARSE_BELOW:
+        return _sparse_visits(thin, thin)
+    read = _sparse_visits(counts, thin)
+    return replace(read, bins=windows.bins(read.block))
 
 
-def _sparse_visits(stored: sparse.csr_array) -> Visits:
-    channels, indptr = stored.indices.astype(np.int32), stored.indptr.astype(np.int32)
-    block = csr_rows(stored.data.astype(np.float32), channels, indptr, stored.shape[1])
-    return Visits(stored, block, row_sums(block), column_sums(block))
+def _sparse_visits(stored: Counts, counts: sparse.csr_array) -> Visits:
+    channels, indptr = (part.astype(np.int32, copy=False) for part in (counts.indices, counts.indptr))
+    block = csr_rows(counts.data.astype(np.float32), channels, indptr, counts.shape[1])
+    return Visits(stored, block, *sum_events(*event_parts(block), block.shape[1]))
 
 
 def last_of_each(index: Index, counts: Counts) -> tuple[Index, Counts]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.base import add_at
 from models.phases import Phases
 from models.unmixing import Unmixing
 from streamer.announce import Anomalies, basis_event, series_event
@@ -209,7 +210,7 @@ class Series:
         repeated = self.deciding.before(index, dwell_s)
         if group[0].replace:
             self.dwell_s[index] = 0
-        np.add.at(self.dwell_s, index, dwell_s)
+        add_at(self.dwell_s, index, dwell_s)
         changes = self.engine.changes
         result = self.engine.process(index, self.deciding.corrected(counts), replace=group[0].replace)
         self.deciding.seen(index, dwell_s, group[-1].last_pass, repeated)

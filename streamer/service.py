@@ -20,6 +20,7 @@ from streamer.build import program_version
 from streamer.closing import Closing
 from streamer.engine import Engine
 from streamer.exits import INTERNAL, OK, SIGNALLED, Exit
+from streamer.heap import keep_freed_memory
 from streamer.hub import Hub
 from streamer.inbox import Inbox
 from streamer.learning import Learning
@@ -143,6 +144,7 @@ class Service:
             Whatever ended a thread.
         """
         sys.setswitchinterval(self.settings.threads.switch_interval_s)
+        keep_freed_memory()
         with threadpool_limits(self.settings.threads.blas):
             self._say_where()
             threads = [self._start(self.data_in.run), self._start(self._work), self._start(self.front.run)]

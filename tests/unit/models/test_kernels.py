@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from models.blocks import event_parts
-from models.kernels import add_pairs, bin_events, nonzero_rows, read_rows, warm_up
+from models.anomaly import ScanWindows
+from models.base import add_at, as_dense
+from models.blocks import back, event_parts, times
+from models.kernels import add_pairs, bin_events, nonzero_rows, read_rows, sum_events
 from models.moments import Moments
 from models.noise import POISSON
 from models.preprocess import make_scaling
+from models.visits import read_visits
 from tests.unit.models.scenes import eds_scene
 
 
@@ -66,7 +69,41 @@ def test_moments_of_any_split_merge_to_the_same_and_solve_exactly() -> None:
         np.testing.assert_allclose(vectors.T @ vectors, np.eye(12), atol=1e-6)
 
 
-def test_warm_up_compiles() -> None:
-    warm_up(("uint16",))
-    assert nonzero_rows.__module__ == "models.kernels"
-    assert add_pairs.signatures
+@pytest.mark.parametrize("width", [1, 4, 13, 16])
+@pytest.mark.parametrize("mean", [0.0, 0.02, 0.5])
+def test_products_with_counts(width: int, mean: float) -> None:
+    rng = np.random.default_rng(1)
+    counts = sparse.csr_array(rng.poisson(mean, (31, 203)).astype(np.float32))
+    matrix, scores = (rng.normal(size=(n, width)).astype(np.float32) for n in (203, 31))
+    np.testing.assert_allclose(times(counts, matrix), counts.toarray() @ matrix, atol=1e-4)
+    np.testing.assert_allclose(back(counts, scores), counts.toarray().T @ scores, atol=1e-4)
+    total, column = sum_events(*event_parts(counts), 203)
+    assert np.array_equal(total, counts.sum(axis=1))
+    assert np.array_equal(column, counts.sum(axis=0))
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.1, 0.15, 3.0])
+@pytest.mark.parametrize("n", [3, 40])
+def test_visits_are_the_same_however_full_they_are(mean: float, n: int) -> None:
+    counts = np.random.default_rng(2).poisson(mean, (n, 400)).astype(np.uint16)
+    windows = ScanWindows(400, 3, 2)
+    visits = read_visits(counts, windows)
+    assert np.array_equal(as_dense(visits.stored), counts)
+    assert np.array_equal(as_dense(visits.block), counts)
+    assert np.array_equal(visits.total, counts.sum(axis=1))
+    assert np.array_equal(visits.channels, counts.sum(axis=0))
+    if visits.bins is not None:
+        assert np.array_equal(visits.bins, windows.bins(counts))
+    # What is kept is the smaller of the two, whatever it is worked with as.
+    assert isinstance(visits.stored, sparse.csr_array) == (mean < 0.05)
+    assert isinstance(visits.block, sparse.csr_array) == (mean < 0.2 and n > 4)
+
+
+@pytest.mark.parametrize("index", [[2], [0, 3, 4], [3, 0, 4], [1, 1, 2], []])
+def test_values_are_added_at_positions(index: list[int]) -> None:
+    at = np.array(index, dtype=np.uint32)
+    values = np.arange(1.0, 1.0 + at.size * 2).reshape(-1, 2)
+    found, wanted = np.zeros((5, 2)), np.zeros((5, 2))
+    add_at(found, at, values)
+    np.add.at(wanted, at, values)
+    assert np.array_equal(found, wanted)
