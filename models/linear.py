@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.axis import Axis
 from models.base import Basis, BatchResult, Counts, Float32, Float64, Index
+from models.distances import distances_of, t2
 from models.forgetting import Forgetting
 from models.grouping import Group, is_spike
 from models.learner import Learner, LearntState
@@ -366,6 +367,20 @@ class LinearEngine:
         """Standard error (n,) of the denoised counts of positions in a half-open channel range, NaN as in `window`."""
         weights = np.bincount(np.arange(*channels), minlength=self.n_channels).astype(np.float64)
         return self._map.error(np.arange(self.n_positions) if index is None else index, weights)
+
+    def t2(self, index: NDArray[Any]) -> Float32:
+        """Hotelling's T2 of positions (n,) over its limit at the false-alarm rate, NaN where nothing was measured."""
+        if self._map.published is None:
+            return np.full(index.size, np.nan, dtype=np.float32)
+        exposure = self._map.exposure(index, self.noise) * (self.visits[index] > 0)
+        return t2(self._map.published, self._map.raw(index), exposure, self.config.false_alarm)
+
+    def distances(self, index: NDArray[Any]) -> tuple[Float32, Float32]:
+        """Q and reconstruction error of positions (n,), each over its limit, NaN where counts are not stored.
+
+        Some tens of microseconds each: their counts are read and compared with the model channel by channel.
+        """
+        return distances_of(self._map, index, self.config.false_alarm)
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D) of positions, counts."""

@@ -20,6 +20,8 @@ from streamer.wire import Result, f4
 
 PIECE = 4096
 """Positions of a map that are made at a time, in a millisecond or so."""
+COSTLY = ("q", "reconstruction_error")
+"""Maps that are made at the end of a series, and for who asks for them by name."""
 QUALITY_EXACT, QUALITY_ROTATED, QUALITY_LOST = 1.0, 0.5, 0.0
 
 
@@ -31,13 +33,16 @@ class Found:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def _each(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
+def _each(series: Series, *, costly: bool) -> Iterator[tuple[str, NDArray[Any]] | None]:
     """Every map (P,) or (P, K) of a series by name; None wherever something else may be done first."""
     engine = series.engine
     yield "counts", _where_measured(series, engine.totals)
     yield from _in_pieces(series, ["scores"], lambda index: [engine.scores_at(index)])
     yield "anomaly", engine.anomaly
     yield "p_value", engine.p_value
+    yield from _in_pieces(series, ["t2"], lambda index: [engine.t2(index)])
+    if costly:
+        yield from _in_pieces(series, COSTLY, engine.distances)
     yield "dwell", _where_measured(series, series.dwell_s)
     yield "quality", _quality(series)
     if series.phases is not None:
@@ -92,9 +97,9 @@ def _revision(series: Series) -> tuple[int, int]:
     return series.engine.revision, series.unmixing.revision if series.unmixing is not None else 0
 
 
-def _shaped(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
+def _shaped(series: Series, *, costly: bool) -> Iterator[tuple[str, NDArray[Any]] | None]:
     shape = tuple(series.header.nav_shape)
-    for found in _each(series):
+    for found in _each(series, costly=costly):
         if found is None:
             yield None
         else:
@@ -102,9 +107,12 @@ def _shaped(series: Series) -> Iterator[tuple[str, NDArray[Any]] | None]:
             yield name, (values if values.dtype == np.int32 else f4(values)).reshape(shape + values.shape[1:])
 
 
-def map_arrays(series: Series) -> dict[str, NDArray[Any]]:
-    """Return every map of a series by its name without ``map/``, over nav_shape, NaN where nothing was measured."""
-    return dict(found for found in _shaped(series) if found is not None)
+def map_arrays(series: Series, *, costly: bool = False) -> dict[str, NDArray[Any]]:
+    """Return every map of a series by its name without ``map/``, over nav_shape, NaN where nothing was measured.
+
+    Those that are costly are among them only where that is asked for.
+    """
+    return dict(found for found in _shaped(series, costly=costly) if found is not None)
 
 
 def _where_measured(series: Series, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -123,7 +131,7 @@ def _model(series: Series) -> int:
 
 def map_round(series: Series) -> Iterator[Result | None]:
     """Return every map as it is published, each made when it is asked for; None where other things may come first."""
-    for found in _shaped(series):
+    for found in _shaped(series, costly=series.closed):
         if found is None:
             yield None
         else:
@@ -184,12 +192,12 @@ def look_up(series: Series | None, val: str, params: Mapping[str, Any]) -> Found
 
 
 def _snapshot(series: Series, params: Mapping[str, Any]) -> Found:
-    present = map_arrays(series)
     names = params.get("names")
     if names is None:
-        return Found({}, present)
+        return Found({}, map_arrays(series))
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise RequestError("snapshot: names must be a list of strings")
+    present = map_arrays(series, costly=any(n in COSTLY for n in names))
     missing = [n for n in names if n not in present]
     if missing:
         raise RequestError(f"snapshot: there is no map {missing[0]!r}; there are {', '.join(present)}")

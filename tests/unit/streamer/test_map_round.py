@@ -6,6 +6,7 @@ import pytest
 from streamer import views
 from streamer.config import PipelineConfig
 from streamer.pipeline import Pipeline
+from streamer.wire import Control
 from streamer.wire.items import Arrived, Tick
 from tests.unit.streamer.scene import HOST, MS, Scene
 
@@ -51,3 +52,22 @@ def test_pieces_make_the_same_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r.topic for r in made] == [r.topic for r in whole]
     for a, b in zip(made, whole, strict=True):
         np.testing.assert_array_equal(next(iter(a.arrays.values())), next(iter(b.arrays.values())))
+
+
+def test_costly_maps_are_made_for_who_names_them_and_at_the_end() -> None:
+    pipeline = Pipeline(PipelineConfig())
+    *data, end = Scene().messages()
+    for at, parts in enumerate(data):
+        pipeline.feed(Arrived(at * 300 * MS, parts, HOST))
+        pipeline.feed(Tick(at * 300 * MS))
+    topics = {r.topic for r in pipeline.maps()}
+    assert "map/t2" in topics
+    assert not topics & {"map/q", "map/reconstruction_error"}
+    named = pipeline.answer(Control("cmd", 1, "snapshot", {"names": ["q", "t2", "reconstruction_error"]}), "boot")
+    for found in named.arrays.values():
+        # Ordinary spectra: about as far from the model as chance has it, far below the limit or near it.
+        assert 0.1 < np.nanmedian(found) < 1.0
+    assert "q" not in pipeline.answer(Control("cmd", 2, "snapshot"), "boot").arrays
+    pipeline.feed(Arrived(len(data) * 300 * MS, end, HOST))
+    pipeline.feed(Tick((len(data) + 10) * 300 * MS))
+    assert {"map/q", "map/reconstruction_error"} <= {r.topic for r in pipeline.maps()}
