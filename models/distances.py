@@ -109,6 +109,15 @@ def _over_limit(squared: Float64, mean: Float64, spread: Float64, rate: float) -
     return np.asarray(np.divide(squared, limit, out=np.full_like(squared, np.nan), where=limit > 0), dtype=np.float32)
 
 
+def t2_of(scores: ScoreMap, index: Positions, rate: float) -> Float32:
+    """T2 (n,) of the accumulated counts of positions; NaN where nothing was measured."""
+    published = scores.published
+    if published is None:
+        return np.full(index.size, np.nan, dtype=np.float32)
+    exposure = scores.exposure(index, published.test.noise) * (scores.visits[index] > 0)
+    return t2(published, scores.raw(index), exposure, rate)
+
+
 def distances_of(scores: ScoreMap, index: Positions, rate: float) -> tuple[Float32, Float32]:
     """Q and reconstruction error (n,) of the accumulated counts of positions; NaN where they are not all stored."""
     found = np.full((2, index.size), np.nan, dtype=np.float32)

@@ -17,7 +17,7 @@ from models.base import Float32, Float64
 from models.noise import NoiseModel
 from models.novelty import Positions, pooled_residual
 
-Kind = Literal["feature", "hot pixel", "cosmic ray"]
+Kind = Literal["feature", "phase", "hot pixel", "cosmic ray"]
 _GAUSSIAN_SLOPE = 1.43
 """Largest slope of a Gaussian, times its full width at half maximum, over its height."""
 _SPIKE_SIGMA, _SPIKE_STEP, _BLURRED = 4.0, 1.75, 0.5
@@ -68,7 +68,7 @@ class Group:
     evidence : float
         Log likelihood ratio of the pooled counts in that window.
     kind : str
-        A feature of the specimen, or what its shape says of the detector.
+        A feature of the specimen, a phase that few positions are of, or what its shape says of the detector.
     feature : int
         Number of the accepted feature that it is, -1 where nobody accepted it.
     """

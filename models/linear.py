@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.axis import Axis
 from models.base import Basis, BatchResult, Counts, Float32, Float64, Index
-from models.distances import distances_of, t2
 from models.forgetting import Forgetting
 from models.grouping import Group, is_spike
 from models.learner import Learner, LearntState
@@ -61,10 +60,11 @@ class LinearEngine:
         self.revision = 0
         """Rises whenever positions get other scores for the same counts."""
         width = (axis or Axis("channel", "", n_channels)).peak_width_channels()
-        self._windows = ScanWindows.for_peaks(n_channels, width)
+        self.windows = ScanWindows.for_peaks(n_channels, width)
+        """Where the anomaly test looks."""
         self._learner = Learner(n_channels, self.config, noise, width)
         self._map = ScoreMap(n_positions, n_channels, self.config.max_rank, self.config.store_limit_bytes)
-        self._protection = Protection(self._map, self._windows, self.config)
+        self._protection = Protection(self._map, self.windows, self.config)
         self._angle = float("nan")
         self._preparing = self.prepared = self._finished = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
@@ -132,12 +132,12 @@ class LinearEngine:
 
     def window_of(self, group: Group) -> tuple[int, int]:
         """Half-open channel range in which a group stands out most."""
-        lo, hi = self._windows.ranges(np.array([group.window]))[0]
+        lo, hi = self.windows.ranges(np.array([group.window]))[0]
         return int(lo), int(hi)
 
     def shows_spike(self, spectrum: Float32, expected: Float32, channel: int) -> bool:
         """Whether what a spectrum (D,) has beyond what was expected, near a channel, is narrower than any line."""
-        return is_spike(spectrum, expected, self.noise, self._windows, self._protection.steep, channel)
+        return is_spike(spectrum, expected, self.noise, self.windows, self._protection.steep, channel)
 
     def accepted(self, number: int) -> NDArray[np.int64]:
         """Positions that have the accepted feature of this number, rising."""
@@ -203,7 +203,7 @@ class LinearEngine:
         if self._map.published is None:
             self.promote()
         flag = (tested.p_value <= self.config.false_alarm).astype(np.uint8) * FLAG_ANOMALOUS
-        ranges = self._windows.ranges(tested.window)
+        ranges = self.windows.ranges(tested.window)
         scores = self._map.scores(index)
         return BatchResult(index, scores, tested.score, flag, tested.p_value, ranges, self._version)
 
@@ -228,11 +228,11 @@ class LinearEngine:
 
     def _read(self, index: Index, counts: Counts) -> Visits:
         """Counts of single visits, as they are tested and learnt."""
-        return read_visits(counts, self._windows)
+        return read_visits(counts, self.windows)
 
     def _read_stored(self, index: NDArray[Any]) -> Visits:
         """The same of the accumulated counts of positions."""
-        return read_visits(self._map.store.rows(index), self._windows)
+        return read_visits(self._map.store.rows(index), self.windows)
 
     def promote(self) -> Basis | None:
         """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt."""
@@ -274,7 +274,7 @@ class LinearEngine:
     def _adopt(self, state: LearntState, sample: NDArray[np.int64], version: int, old: Published | None) -> Basis:
         exposure = self._map.exposure(sample, self.noise)
         published = publish(
-            version, state, self._map.raw(sample), exposure, self._map.measured.size, self._windows, self.noise
+            version, state, self._map.raw(sample), exposure, self._map.measured.size, self.windows, self.noise
         )
         self._map.published = published
         self.revision += 1
@@ -367,20 +367,6 @@ class LinearEngine:
         """Standard error (n,) of the denoised counts of positions in a half-open channel range, NaN as in `window`."""
         weights = np.bincount(np.arange(*channels), minlength=self.n_channels).astype(np.float64)
         return self._map.error(np.arange(self.n_positions) if index is None else index, weights)
-
-    def t2(self, index: NDArray[Any]) -> Float32:
-        """Hotelling's T2 of positions (n,) over its limit at the false-alarm rate, NaN where nothing was measured."""
-        if self._map.published is None:
-            return np.full(index.size, np.nan, dtype=np.float32)
-        exposure = self._map.exposure(index, self.noise) * (self.visits[index] > 0)
-        return t2(self._map.published, self._map.raw(index), exposure, self.config.false_alarm)
-
-    def distances(self, index: NDArray[Any]) -> tuple[Float32, Float32]:
-        """Q and reconstruction error of positions (n,), each over its limit, NaN where counts are not stored.
-
-        Some tens of microseconds each: their counts are read and compared with the model channel by channel.
-        """
-        return distances_of(self._map, index, self.config.false_alarm)
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D) of positions, counts."""

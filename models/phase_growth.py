@@ -183,12 +183,12 @@ def _believed(
         if doubtful is None and where is not None:
             doubtful = yield from _seam(fit, sample, likelihood, where)
         if doubtful is not None:
-            fit = yield from settled(_without(fit.mixture, doubtful), sample, likelihood, _TRIAL_STEPS)
+            fit = yield from settled(without(fit.mixture, doubtful), sample, likelihood, _TRIAL_STEPS)
             continue
         weakest = _weakest(fit, sample)
         if weakest is None:
             return fit
-        tried = yield from settled(_without(fit.mixture, weakest), sample, likelihood, _TRIAL_STEPS)
+        tried = yield from settled(without(fit.mixture, weakest), sample, likelihood, _TRIAL_STEPS)
         if tried.value <= fit.value:
             return fit
         fit = tried
@@ -294,7 +294,7 @@ def _proposals(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[Mi
         yield with_phase(mixture, (low, high)[less], shares[less], space)
         if c in named:
             continue
-        yield with_phase(with_phase(_without(mixture, c), low, shares[0], space), high, shares[1], space)
+        yield with_phase(with_phase(without(mixture, c), low, shares[0], space), high, shares[1], space)
     for mean, share in _crowds(fit, sample, space):
         yield with_phase(mixture, mean, share, space)
 
@@ -311,7 +311,7 @@ def with_phase(
     return _all_bridged(grown.reordered(np.insert(np.arange(n), n if at is None else at, n).tolist()))
 
 
-def _without(mixture: Mixture, c: int) -> Mixture:
+def without(mixture: Mixture, c: int) -> Mixture:
     """Without a phase; mixtures of all other pairs."""
     phases = mixture.phases[:c] + mixture.phases[c + 1 :]
     bridges = {(i - (i > c), j - (j > c)): s for (i, j), s in mixture.bridges.items() if c not in {i, j}}

@@ -21,6 +21,7 @@ from models.scoremap import ScoreMap
 from models.store import CountStore
 
 Positions = NDArray[np.int64]
+_POOLED = 64
 FEW_COUNTS = 150.0
 """Counts a position up to which single counts say more than scores with Gaussian noise."""
 
@@ -101,6 +102,16 @@ class PhaseView:
     def spectra(self, z: Float64) -> Float64:
         """Spectra (n, D) of sum 1 at coordinates (n, d)."""
         return np.asarray(self.space.lift(z) @ self.published.eigenspectra.astype(np.float64))
+
+    def spectrum(self, positions: Positions) -> tuple[Float64, float] | None:
+        """Spectrum (D,) of unit sum of some positions together, and its exposure; None where counts are not stored."""
+        stored = positions[self._map.store.complete(positions)][:_POOLED]
+        signal, exposure = _exposure(self._map, self._noise, stored)
+        if not exposure.sum() > 0:
+            return None
+        dark = self._noise.offset * float(self._map.visits[stored].sum())
+        counts = self._map.counts(stored).sum(axis=0, dtype=np.float64) - dark
+        return counts / float(signal.sum()), float(exposure.sum())
 
     def coordinates_of(self, spectra: Float64) -> Float64:
         """Coordinates (n, d) of noiseless spectra (n, D)."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done
 from models.linear import LinearEngine
-from models.phase_growth import PhaseLimits, first_mixture, grown, with_phase
+from models.phase_growth import PhaseLimits, first_mixture, grown
+from models.phase_members import is_told_apart, renumbered, with_named, without_phases
 from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, rows_at_once, whitening
 from models.phase_sample import Grid, PhaseView, Positions, spread_out
 
@@ -27,7 +27,6 @@ _FINAL_ROUNDS = 2
 _GROWTH, _GROWTH_STRANGE = 1.5, 1.1
 _STRANGE_SHARE, _STRANGERS, _STRANGE_SIGMA = 0.03, 20, 6.0
 _MOVED = 0.25
-_OVERLAP = 0.3
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,10 @@ class Phases:
     def summary(self) -> list[dict[str, Any]]:
         """What the status shows."""
         return [{"id": p.id, "name": p.name, "n": p.n_positions} for p in self.infos]
+
+    def is_named(self, phase: int) -> bool:
+        """Whether somebody gave a phase a name."""
+        return phase in self._names
 
     def name(self, phase: int) -> str:
         """Name of a phase."""
@@ -223,7 +226,9 @@ class Phases:
             return
         self._learnt_at, self._learnt_rank = self._map.n_visits, view.published.basis.rank
         self._strangers = self._seen = 0
-        positions, weight = yield from self._drawn(view, n)
+        named = self._told_apart(view)
+        yield
+        positions, weight = yield from self._drawn(view, n, named)
         if positions.size < _FEWEST:
             return
         counts = []
@@ -235,14 +240,20 @@ class Phases:
         sample = replace(view.sample(positions, [c for c in counts if c is not None]), weight=weight)
         fresh = first_mixture(sample, view.space)
         start = fresh if self._mixture is None else replace(self._mixture, rest=fresh.rest)
-        start, ids, known = self._with_seeds(start, sample, positions, view)
+        gone = [i for i in self._seeds if i not in named]
+        start, present = without_phases(start, list(self._ids), gone)
+        ids = sorted(named, key=lambda i: i not in present)
+        known = np.full(positions.size, -1)
+        for k, number in enumerate(ids):
+            known[self._pinned[positions] == number] = k
         sample = replace(sample, known=known)
+        start = with_named(start, present, ids, sample, view.space)
         where = None if self._nav_shape is None else Grid(positions, self._nav_shape, view, self._map)
         before = yield from evaluate(start, sample, view.likelihood)
-        numbers = [*ids, *(i for i in self._ids if i not in ids)]
+        numbers = [*ids, *(i for i in present if i not in ids)]
         fit = yield from grown(start, sample, view.likelihood, self._limits, where)
         old, before_ids = self._mixture, self._ids
-        self._ids = self._numbered(fit.found, sample, before, numbers, len(ids))
+        self._ids, self._next_id = renumbered(fit.found, before, sample.weight, numbers, len(ids), self._next_id)
         self._view, self._mixture = view, fit.mixture
         if old is None or before_ids != self._ids or self._has_moved(start):
             self._revision += 1
@@ -258,14 +269,21 @@ class Phases:
             self._view = view
         return view
 
-    def _drawn(self, view: PhaseView, n: int) -> Pieces[tuple[Positions, Float64]]:
+    def _told_apart(self, view: PhaseView) -> list[int]:
+        """Named phases that components tell from the others: the mixture has those."""
+        others = [c for c, i in enumerate(self._ids) if i not in self._seeds]
+        means = self._mixture.means[others] if self._mixture is not None else np.zeros((0, view.space.n_axes))
+        return [i for i, at in self._seeds.items() if is_told_apart(view, at, means)]
+
+    def _drawn(self, view: PhaseView, n: int, named: list[int]) -> Pieces[tuple[Positions, Float64]]:
         """Positions to learn from, from every phase some and of the rest more, and how many each stands for."""
         measured = self._map.measured
         keys = np.empty(measured.size, dtype=np.int64)
         for first in range(0, measured.size, _KEY_ROWS):
             part = measured[first : first + _KEY_ROWS]
             key = np.where(self._strange[part], self._next_id, self.label[part])
-            key = np.where(self._pinned[part] >= 0, _PINNED, np.where(self._engine.held[part], _LEFT_OUT, key))
+            key = np.where(self._engine.held[part] | (self._pinned[part] >= 0), _LEFT_OUT, key)
+            key = np.where(np.isin(self._pinned[part], named), _PINNED, key)
             keys[first : first + part.size] = np.where(view.usable(part), key, _LEFT_OUT)
             yield
         sizes = np.bincount(keys - _LEFT_OUT)
@@ -281,45 +299,6 @@ class Phases:
             weight.append(np.full(part.size, group.size / max(part.size, 1)))
             yield
         return np.concatenate(chosen), np.concatenate(weight)
-
-    def _with_seeds(
-        self, mixture: Mixture, sample: Sample, positions: Positions, view: PhaseView
-    ) -> tuple[Mixture, list[int], NDArray[np.int64]]:
-        """The mixture with named phases first; their numbers; and which of them each spectrum is known to be of."""
-        known = np.full(positions.size, -1)
-        ids = list(self._seeds)
-        for k, number in enumerate(ids):
-            known[self._pinned[positions] == number] = k
-        if not ids or self._mixture is None:
-            order: list[int] = []
-        else:
-            order = [self._ids.index(i) for i in ids if i in self._ids]
-        rest = [c for c in range(len(mixture.phases)) if c not in order]
-        mixture = mixture.reordered([*order, *rest])
-        for k in range(len(order), len(ids)):
-            rows = known == k
-            e = sample.exposure[rows]
-            mean = e @ sample.z[rows] / max(float(e.sum()), 1e-300)
-            mixture = with_phase(mixture, mean, float(sample.weight[rows].sum()) / sample.size, view.space, at=k)
-        return mixture, ids, known
-
-    def _numbered(
-        self, found: Evaluation, sample: Sample, before: Evaluation, numbers: list[int], n_named: int
-    ) -> list[int]:
-        """Numbers of the phases of a fit, matched by the spectra that bore them before; new ones for new phases."""
-        old, new = (e.dominant[n_named:] * sample.weight for e in (before, found))
-        shared = before.dominant[n_named:] @ new.T
-        given = list(numbers[:n_named])
-        matched = dict(zip(*reversed(linear_sum_assignment(-shared)), strict=True))
-        for column in range(len(new)):
-            row = matched.get(column)
-            least = _OVERLAP * min(float(new[column].sum()), float(old[row].sum())) if row is not None else np.inf
-            if row is not None and shared[row, column] > least:
-                given.append(numbers[n_named + row])
-            else:
-                given.append(self._next_id)
-                self._next_id += 1
-        return given
 
     def _has_moved(self, old: Mixture) -> bool:
         new, view = self._mixture, self._view

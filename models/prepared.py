@@ -151,18 +151,18 @@ class PreparedEngine(LinearEngine):
             self._raw_store.clear(index)
 
     def _read(self, index: Index, counts: Counts) -> Visits:
-        visits = read_visits(counts, self._windows)
+        visits = read_visits(counts, self.windows)
         added = self._prepared.added
         if added is None or self._steps.shapes is None:
             return visits
-        return visits.net_of(added @ self._steps.shapes, self._windows)
+        return visits.net_of(added @ self._steps.shapes, self.windows)
 
     def _read_stored(self, index: NDArray[Any]) -> Visits:
         store = self._map.store
         background = store.background(index)
         if background is None or not isinstance(store, NetStore):
             return super()._read_stored(index)
-        return read_visits(store.gross(index), self._windows).net_of(background, self._windows)
+        return read_visits(store.gross(index), self.windows).net_of(background, self.windows)
 
     def promote(self) -> Basis | None:
         """As `LinearEngine.promote`, on the sender's axis."""

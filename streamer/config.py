@@ -80,6 +80,9 @@ class AnomalySection(Section):
     false_discovery: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of false alarms among the positions flagged at the end of a pass"
     )
+    minor_phase: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="phases at no more than this share of the positions are proposed like anomalies; 0: none"
+    )
     accept: bool = Field(False, description="accept groups that are proposed as phases without being asked")
 
 

@@ -15,6 +15,7 @@ from models.candidates import candidates
 from models.false_discovery import discoveries
 from models.grouping import Group
 from models.linear import LinearEngine
+from models.minor_phases import minor_phases
 from models.phases import Phases
 from models.protection import ENOUGH
 from streamer.config import AnomalySection
@@ -25,6 +26,8 @@ from streamer.wire import Result, f4
 State = Literal["open", "proposed", "accepted", "dismissed"]
 FLAG_OUTSIDE: Final = 2
 """Flag: linear model and network disagree by more than noise allows."""
+_KINDS: Final = frozenset({"feature", "phase"})
+"""Of the specimen, not of the detector."""
 _LEAST_POSITIONS: Final = 2
 _GROWTH: Final = 1.5
 _LONGEST_NAME: Final = 200
@@ -64,7 +67,7 @@ class Found:
         n = self.group.positions.size
         where = f"{self.window[0]:.5g} to {self.window[1]:.5g} {units}".rstrip()
         places = f"{n} position" + ("s" if n > 1 else "")
-        maybe = f", perhaps {self.candidates[0]}" if self.candidates and self.group.kind == "feature" else ""
+        maybe = f", perhaps {self.candidates[0]}" if self.candidates and self.group.kind in _KINDS else ""
         ends = {
             "open": "",
             "proposed": "; proposed as a phase",
@@ -107,7 +110,7 @@ class Discovery:
         self._flag[result.index] = result.flag
         self._processed += result.index.size
 
-    def flags(self, engine: LinearEngine, rate: float, *, final: bool) -> list[Event]:
+    def _flags(self, engine: LinearEngine, rate: float, *, ended: bool) -> list[Event]:
         """Return results for positions whose flag is another than was told: by re-tests, and at the end of a pass.
 
         At the end of a pass (and of the series) the flags of all positions are decided together, so that about `rate`
@@ -115,12 +118,13 @@ class Discovery:
         """
         new = self._flag.copy()
         new[engine.take_cleared()] = 0
-        if final or self._processed >= self.n_positions:
-            self._processed = 0
+        if ended:
             new[:] = (discoveries(engine.p_value, rate) | engine.held) & (engine.visits > 0)
         for found in self.found:
             if found.feature >= 0:
                 new[engine.accepted(found.feature)] = 0
+            elif found.group.kind == "phase":
+                new[found.group.positions] = found.state == "proposed"
         changed = np.flatnonzero(new != self._flag)
         self._flag = new
         if not changed.size or engine.basis is None:
@@ -139,30 +143,53 @@ class Discovery:
         self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection, *, final: bool = False
     ) -> list[Event]:
         """Follow the groups of a new version; return what is new of them, and of flags."""
-        basis = engine.basis
-        if basis is None or (basis.version == self._version and not final):
+        basis, ended = engine.basis, final or self._processed >= self.n_positions
+        if basis is None or (basis.version == self._version and not ended):
             return []
         self._version = basis.version
-        events = self.flags(engine, config.false_discovery, final=final)
         for group in engine.groups:
             self._follow(group, engine, axis)
+        if ended and not final:
+            self._processed = 0
+            self._follow_phases(engine, axis, phases, config)
+        told = self._decided(engine, axis, phases, config)
+        return [*self._flags(engine, config.false_discovery, ended=ended), *told]
+
+    def conclude(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
+        """Propose what phases came out at the end of the series, when they are settled."""
+        self._follow_phases(engine, axis, phases, config)
+        told = self._decided(engine, axis, phases, config)
+        return [*self._flags(engine, config.false_discovery, ended=True), *told]
+
+    def _decided(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
+        """Propose and accept, as evidence and settings have it; return what is new of groups."""
+        events: list[Event] = []
         for found in self.found:
             if found.state == "open" and _is_proposed(found.group):
                 found.state = "proposed"
             if found.state == "proposed" and config.accept:
-                self._accept(
-                    found, found.candidates[0] if found.candidates else f"unknown {found.number}", engine, phases
-                )
-            elif found.phase >= 0 and phases is not None:
+                name = found.candidates[0] if found.candidates else f"unknown {found.number}"
+                self._accept(found, name, engine, phases)
+            elif found.feature >= 0 and found.phase >= 0 and phases is not None:
                 phases.join(found.phase, engine.accepted(found.feature))
             if found.told[0] != found.state or found.group.positions.size >= _GROWTH * found.told[1]:
                 events += self._tell(found, engine, axis)
         return events
 
+    def _follow_phases(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> None:
+        """Take phases that few positions are of for groups, until somebody names them."""
+        for number, group in minor_phases(phases, engine, config.minor_phase) if phases is not None else ():
+            known = next((f for f in self.found if f.group.kind == "phase" and f.phase == number), None)
+            if known is None:
+                window = self._window(group, engine, axis)
+                candidates = self._words(window, axis)
+                self.found.append(Found(len(self.found), group, window, candidates, phase=number))
+            elif known.state != "dismissed":
+                known.group = group
+
     def _follow(self, group: Group, engine: LinearEngine, axis: Axis) -> None:
         """Take a group for the one that it was before, or for a new one."""
-        lo, hi = engine.window_of(group)
-        window = float(axis.values[lo]), float(axis.values[min(hi, axis.values.size) - 1])
+        window = self._window(group, engine, axis)
         known = self._same(group)
         if known is None:
             self.found.append(Found(len(self.found), group, window, self._words(window, axis)))
@@ -174,12 +201,18 @@ class Discovery:
         if known.window != window and known.state != "accepted":
             known.window, known.candidates = window, self._words(window, axis)
 
+    def _window(self, group: Group, engine: LinearEngine, axis: Axis) -> tuple[float, float]:
+        lo, hi = engine.window_of(group)
+        return float(axis.values[lo]), float(axis.values[min(hi, axis.values.size) - 1])
+
     def _words(self, window: tuple[float, float], axis: Axis) -> list[str]:
         return candidates(self.technique, *window, axis.units)
 
     def _same(self, group: Group) -> Found | None:
         """The group that it was before: the same accepted feature, half of the positions, or a defect's channel."""
         for found in self.found:
+            if found.group.kind == "phase":
+                continue
             if group.feature >= 0 or found.feature >= 0:
                 if group.feature == found.feature:
                     return found
@@ -249,11 +282,16 @@ class Discovery:
             self._accept(found, word, engine, phases)
         else:
             found.state, found.name = "dismissed", word
-            engine.dismiss(found.group.positions)
+            if found.group.kind != "phase":
+                engine.dismiss(found.group.positions)
         return self._tell(found, engine, axis)
 
     def _accept(self, found: Found, name: str, engine: LinearEngine, phases: Phases | None) -> None:
         found.state, found.name = "accepted", name
+        if found.group.kind == "phase":
+            if phases is not None:
+                phases.call(found.phase, name)
+            return
         found.feature = engine.accept(found.group)
         if phases is not None and (engine.visits[found.group.positions] > 0).any():
             found.phase = phases.seed(name, found.group.positions)
@@ -265,4 +303,4 @@ class Discovery:
 
 def _is_proposed(group: Group) -> bool:
     """Whether there is enough evidence for a phase."""
-    return group.kind == "feature" and group.evidence > ENOUGH and group.positions.size >= _LEAST_POSITIONS
+    return group.kind in _KINDS and group.evidence > ENOUGH and group.positions.size >= _LEAST_POSITIONS

@@ -334,6 +334,7 @@ class Series:
         groups = self._discover(final=True)
         for look in self._looks:
             look.finish()
+        groups += self.discovery.conclude(self.engine, self.axis, self.phases, self.config.anomaly)
         self.closed = True
         told = self._name_positions()
         books = {**self.scan.report(), "exit_status": self._exit_status}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.distances import distances_of, t2_of
 from models.linear import LinearEngine
 from models.prepared import PreparedEngine
 from streamer.announce import basis_event
@@ -40,9 +41,10 @@ def _each(series: Series, *, costly: bool) -> Iterator[tuple[str, NDArray[Any]] 
     yield from _in_pieces(series, ["scores"], lambda index: [engine.scores_at(index)])
     yield "anomaly", engine.anomaly
     yield "p_value", engine.p_value
-    yield from _in_pieces(series, ["t2"], lambda index: [engine.t2(index)])
+    rate = engine.config.false_alarm
+    yield from _in_pieces(series, ["t2"], lambda index: [t2_of(engine.score_map, index, rate)])
     if costly:
-        yield from _in_pieces(series, COSTLY, engine.distances)
+        yield from _in_pieces(series, COSTLY, lambda index: distances_of(engine.score_map, index, rate))
     yield "dwell", _where_measured(series, series.dwell_s)
     yield "quality", _quality(series)
     if series.phases is not None:

@@ -1,11 +1,13 @@
 """An unexpected phase in a few pixels: flagged, grouped, proposed, accepted and mapped, through the whole pipeline.
 
-`python -m tests.benchmarks.discovery [--check] [--only NAME] [--plot FOLDER]` scans simulated specimens twice,
-with the setting that accepts what is proposed. A phase that comes into the very first blocks teaches the model before
-it can be told from any other; it is proposed at the end, when the model knows that few spectra carry it. Recall and
-precision are those of the phase map at the end, of positions where an unexpected phase makes most of the counts.
-With ``--check`` it exits with 1 where nothing was proposed, a proposed group is less than four fifths true, or recall
-or precision at the end is below 0.8.
+`python -m tests.benchmarks.discovery [--check] [--only NAME] [--seeds 0 ...] [--plot FOLDER]` scans simulated specimens
+twice, with the setting that accepts what is proposed. A rare phase is flagged spectrum by spectrum; one whose spectrum
+is a mixture of what lies beside it (the intermetallic of the diffusion couple) comes out as a phase of the map. Recall
+is that of the phase map at the end, over positions where an unexpected phase makes most of the counts, precision the
+share of the positions called by an accepted name that hold an unexpected phase. Beside them stands what a classifier
+reaches that is told the true spectra of all positions (and how many there are of each): the columns of an interface
+cannot all be told apart. With ``--check`` it exits with 1 where nothing was proposed, a proposed group is less than
+nine tenths true, or recall or precision is below 0.9 (recall: below 0.9 of that classifier's).
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from streamer.pipeline import Pipeline
 from streamer.wire import encode_header, encode_image, encode_series_end
 from streamer.wire.items import Arrived, Idle, Item, Tick
 
-SPECIMENS = {"exercise": 200.0, "diffusion_couple": 200.0}
+SPECIMENS = {"exercise": 200.0, "diffusion_couple": 200.0, "sulfide_ore": 200.0}
 PASSES, BLOCK, IDLE, MS = 2, 250, 40, 1_000_000
-LEAST = 0.8
+LEAST = 0.9
 
 
 @dataclass
@@ -116,13 +118,65 @@ def draw(specimen: Specimen, operator: Operator, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def judged(specimen: Specimen, operator: Operator) -> tuple[float, float]:
-    """Recall and precision of unexpected phases in the phase map at the end."""
+def judged(specimen: Specimen, called: NDArray[np.bool_]) -> tuple[float, float]:
+    """Recall over positions that are mostly of unexpected phases, and precision among those that were called so."""
+    columns = [specimen.phases.index(name) for name in specimen.unexpected]
+    mostly = np.isin(specimen.phase_map().ravel(), columns)
+    hits = int(np.count_nonzero(called[specimen.rare_positions()]))
+    return float(called[mostly].mean()), hits / max(int(np.count_nonzero(called)), 1)
+
+
+def accepted(operator: Operator) -> NDArray[np.bool_]:
+    """Positions (P,) that the phase map at the end calls by an accepted name."""
     names = set(operator.found.accepted.values())
     numbers = [phase["id"] for phase in operator.pipeline.status()["phases"] if phase["name"] in names]
-    marked, rare = np.isin(operator.found.maps["phase"].ravel(), numbers), specimen.rare_positions()
-    hits = int(np.count_nonzero(marked[rare]))
-    return hits / max(int(rare.size), 1), hits / max(int(np.count_nonzero(marked)), 1)
+    return np.isin(operator.found.maps["phase"].ravel(), numbers)
+
+
+def told_the_truth(specimen: Specimen, counts: float, seed: int) -> NDArray[np.bool_]:
+    """Positions (P,) that a classifier calls unexpected which knows all true compositions and how common each is."""
+    shares, place = np.unique(np.round(_shares(specimen), 2), axis=0, return_inverse=True)
+    place = place.ravel()
+    spectra = shares @ (specimen.endmembers / specimen.endmembers.sum(axis=1, keepdims=True))
+    columns = [specimen.phases.index(name) for name in specimen.unexpected]
+    unexpected = np.isin(shares.argmax(axis=1), columns)
+    log = np.log(np.maximum(spectra, 1e-12)).T
+    prior, rng = np.log(np.bincount(place)), np.random.default_rng(seed)
+    called = []
+    for first in range(0, specimen.n_positions, BLOCK):
+        seen = rng.poisson(PASSES * counts * specimen.expected(slice(first, first + BLOCK)))
+        likely = seen @ log + prior
+        chance = np.exp(likely - likely.max(axis=1, keepdims=True))
+        called.append(chance[:, unexpected].sum(axis=1) > 0.5 * chance.sum(axis=1))
+    return np.concatenate(called)
+
+
+def _shares(specimen: Specimen) -> NDArray[np.float64]:
+    """Share of each phase in the counts of each position, (P, M)."""
+    signal = specimen.abundances * specimen.endmembers.sum(axis=1)
+    return np.asarray(signal / signal.sum(axis=1, keepdims=True))
+
+
+def run(name: str, seed: int, plot: Path | None) -> bool:
+    """Scan one specimen, print what was found; whether it is what was asked for."""
+    specimen = load_specimen(name, seed=seed)
+    rare = specimen.rare_positions().size
+    print(f"{name}, seed {seed}: {rare} positions hold {', '.join(specimen.unexpected)}", flush=True)
+    operator = scan(specimen, SPECIMENS[name], seed)
+    recall, precision = judged(specimen, accepted(operator))
+    best = judged(specimen, told_the_truth(specimen, SPECIMENS[name], seed))
+    true = [group["true"] for group in operator.found.proposed]
+    ok = bool(operator.found.accepted) and min(true) >= LEAST
+    ok &= recall >= LEAST * best[0] and precision >= LEAST
+    print(
+        f"    {len(true)} accepted; map: recall {recall:.2f}, precision {precision:.2f} (told the truth:"
+        f" {best[0]:.2f}, {best[1]:.2f}) {'' if ok else 'MISSED'}",
+        flush=True,
+    )
+    if plot is not None:
+        plot.mkdir(parents=True, exist_ok=True)
+        draw(specimen, operator, plot / f"{name}.png")
+    return ok
 
 
 def main() -> int:
@@ -130,26 +184,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     parser.add_argument("--only", choices=list(SPECIMENS), help="one specimen")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="where particles lie, and what is counted")
     parser.add_argument("--plot", type=Path, help="folder for pictures")
     options = parser.parse_args()
-    missed = False
-    for name in [options.only] if options.only else list(SPECIMENS):
-        specimen = load_specimen(name, seed=options.seed)
-        print(f"{name}: {specimen.rare_positions().size} positions of {', '.join(specimen.unexpected)}", flush=True)
-        operator = scan(specimen, SPECIMENS[name], options.seed)
-        recall, precision = judged(specimen, operator)
-        true = [group["true"] for group in operator.found.proposed]
-        ok = bool(operator.found.accepted) and min(true) >= LEAST and min(recall, precision) >= LEAST
-        missed |= not ok
-        figures = f"{len(true)} proposals, {len(operator.found.accepted)} accepted"
-        print(
-            f"    {figures}; map: recall {recall:.2f}, precision {precision:.2f} {'' if ok else 'MISSED'}", flush=True
-        )
-        if options.plot is not None:
-            options.plot.mkdir(parents=True, exist_ok=True)
-            draw(specimen, operator, options.plot / f"{name}.png")
-    return int(options.check and missed)
+    names = [options.only] if options.only else list(SPECIMENS)
+    good = [run(name, seed, options.plot) for name in names for seed in options.seeds]
+    return int(options.check and not all(good))
 
 
 if __name__ == "__main__":

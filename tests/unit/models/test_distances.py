@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.distances import distances_of, t2_of
 from models.linear import LinearEngine
 from models.noise import POISSON, NoiseModel
 from tests.unit.models.scenes import Scene, eds_scene
@@ -15,7 +16,6 @@ def learnt(scene: Scene, counts: np.ndarray, noise: NoiseModel) -> LinearEngine:
     engine = LinearEngine(n, d, noise=noise)
     for first in range(0, n, 256):
         engine.process(np.arange(first, min(first + 256, n), dtype=np.uint32), counts[first : first + 256])
-    engine.config = type(engine.config)(false_alarm=RATE)
     engine.finish()
     return engine
 
@@ -37,10 +37,10 @@ def test_chance_exceeds_the_limits_about_as_often_as_configured(counts: float, n
     scene = eds_scene(counts, side=48, d=256, seed=3)
     engine = learnt(scene, drawn(scene, noise, 5), noise)
     index = np.arange(engine.n_positions)
-    for found in engine.distances(index):
+    for found in distances_of(engine.score_map, index, RATE):
         assert 0.2 * RATE < (found > 1.0).mean() < 2.5 * RATE
     # Compositions of a few phases are less spread than normal ones.
-    assert (engine.t2(index) > 1.0).mean() < 3.0 * RATE
+    assert (t2_of(engine.score_map, index, RATE) > 1.0).mean() < 3.0 * RATE
 
 
 def test_they_are_squared_distances_over_one_limit() -> None:
@@ -50,7 +50,7 @@ def test_they_are_squared_distances_over_one_limit() -> None:
     published = engine.score_map.published
     assert published is not None
     some = np.array([3, 40, 700])
-    _, error = engine.distances(some)
+    _, error = distances_of(engine.score_map, some, RATE)
     x, raw, h = counts[some].astype(float), engine.score_map.raw(some), engine.totals[some]
     residual = x - published.shrinkage.apply(raw, h) @ published.eigenspectra
     ratio = (residual**2).sum(axis=1) / error
@@ -72,8 +72,8 @@ def test_each_sees_what_it_is_for() -> None:
     counts[foreign] += np.random.default_rng(2).poisson(400.0 / 256, 256).astype(np.uint16)
     engine = learnt(scene, counts, POISSON)
     index = np.arange(engine.n_positions)
-    q, _ = engine.distances(index)
-    t2 = engine.t2(index)
+    q, _ = distances_of(engine.score_map, index, RATE)
+    t2 = t2_of(engine.score_map, index, RATE)
     assert q[foreign] > 1.0
     assert t2[bright] > 1.0
 
@@ -81,10 +81,10 @@ def test_each_sees_what_it_is_for() -> None:
 def test_nothing_measured_has_no_distance() -> None:
     scene = eds_scene(100.0, side=16, d=64, seed=0)
     engine = LinearEngine(300, 64, noise=POISSON)
-    assert np.isnan(engine.t2(np.arange(300))).all()
+    assert np.isnan(t2_of(engine.score_map, np.arange(300), RATE)).all()
     engine.process(np.arange(256, dtype=np.uint32), drawn(scene, POISSON, 1))
     engine.finish()
-    q, error = engine.distances(np.arange(300))
-    for found in (q, error, engine.t2(np.arange(300))):
+    q, error = distances_of(engine.score_map, np.arange(300), RATE)
+    for found in (q, error, t2_of(engine.score_map, np.arange(300), RATE)):
         assert np.isfinite(found[:256]).all()
         assert np.isnan(found[256:]).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamer.config import AnomalySection, PipelineConfig
-from streamer.events import Event
+from streamer.events import Event, Publish
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
 from streamer.wire import Control
@@ -114,3 +114,38 @@ def test_flags_of_a_whole_scan_are_decided_together() -> None:
     assert np.count_nonzero(flag & 1) <= len(RARE) + 2
     p_value = results(events, "map/p_value")[-1].arrays["p_value"].ravel()
     assert p_value[RARE].max() < 1e-4 < np.median(p_value)
+
+
+def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
+    scene = Scene(nav_shape=(24, 32), passes=2, mean_counts=750.0)
+    column = np.arange(24 * 32) % 32
+    compound = np.flatnonzero(abs(column - 21) < 2)
+    scene.expected[compound] = 0.6 * scene.expected[15] + 0.4 * scene.expected[31]
+    scene.counts = np.random.default_rng(4).poisson(scene.expected, scene.counts.shape).astype(np.uint16)
+    pipeline = Pipeline(PipelineConfig(anomaly=AnomalySection(minor_phase=0.12)))
+    items = list(scene.items(block=48, idle=60))
+    scan, end = items[: len(items) * 3 // 4], items[len(items) * 3 // 4 :]
+    events = feed_all(pipeline, scan)
+    (told,) = [r for r in groups_told(events) if r.head["kind"] == "phase"]
+    assert told.head["state"] == "proposed"
+    assert np.isin(told.head["index"], compound).mean() > 0.95
+    assert np.isin(compound, told.head["index"]).mean() > 0.9
+    at = next(k for k, e in enumerate(events) if isinstance(e, Publish) and e.result is told)
+    assert np.isin(told.head["index"], flagged(events[:at])).all()
+    events = feed_all(pipeline, [Change(MS, "accept", {"group": told.head["group"], "name": "AB2"}), *end])
+    assert not np.isin(flagged(events), compound).any()
+    assert [g["name"] for g in pipeline.status()["groups"] if g["state"] == "accepted"] == ["AB2"]
+    number = next(p["id"] for p in pipeline.status()["phases"] if p["name"] == "AB2")
+    label = results(events, "map/phase")[-1].arrays["phase"].ravel()
+    assert (label[compound] == number).mean() > 0.95
+    assert np.isin(np.flatnonzero(label == number), compound).mean() > 0.95
+
+
+def flagged(events: list[Event]) -> np.ndarray:
+    """Positions whose last flag says anomalous."""
+    last = {
+        int(i): int(f)
+        for r in results(events, "result")
+        for i, f in zip(*(r.arrays[k] for k in ("index", "flag")), strict=True)
+    }
+    return np.array(sorted(i for i, flag in last.items() if flag & 1), dtype=np.int64)
