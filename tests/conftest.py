@@ -24,6 +24,18 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def compiled_kernels() -> None:
+    """Kernels compiled into the cache on disk.
+
+    After a checkout, or a change of a kernel, that takes half a minute of a processor, and several times as long on
+    a busy machine: the time of nobody who waits for a daemon's answer.
+    """
+    from streamer.warm import warm_up
+
+    warm_up()
+
+
+@pytest.fixture(scope="session")
 def scene_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX file of a network for `tests.unit.streamer.scene`, in a folder of its own, with its card."""
     from tests.networks import shapes_of, train_for

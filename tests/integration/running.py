@@ -17,7 +17,7 @@ from streamer.settings import Settings, load
 from streamer.wire import Control, Part, Result, decode_control, decode_result, encode_control
 
 ANY_PORT = "tcp://127.0.0.1:0"
-WAIT_MS = 20_000
+WAIT_MS = 120_000
 
 
 def settings(state: Path, **sections: Mapping[str, Any]) -> Settings:

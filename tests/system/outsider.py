@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,19 @@ import msgpack
 import numpy as np
 import zmq
 
+WAIT_S = 120
+"""For what a daemon does in a second or two: only a test that fails waits so long, on however busy a machine."""
+
+NAV_SHAPE, D, BLOCK = [16, 16], 256, 32
+
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port that stays free until a daemon has started: none that is given to whoever asks for any."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -60,6 +71,9 @@ def daemon(tmp_path: Path, *arguments: str) -> Iterator[Daemon]:
     made.start()
     try:
         yield made
+    except BaseException as error:
+        error.add_note(f"the daemon says:\n{made.log()}")
+        raise
     finally:
         if made.process is not None and made.process.poll() is None:
             made.process.kill()
@@ -97,8 +111,8 @@ class Instrument:
         self.kept: list[list[bytes]] = []
         self.asked: list[tuple[int, int]] = []
 
-    def wait_for_subscriber(self, timeout_s: float = 20) -> None:
-        assert self.data.poll(int(timeout_s * 1000)), "nobody subscribed"
+    def wait_for_subscriber(self) -> None:
+        assert self.data.poll(1000 * WAIT_S), "nobody subscribed"
         self.data.recv()
 
     def send(self, parts: list[bytes], *, lose: bool = False) -> None:
@@ -106,24 +120,35 @@ class Instrument:
         if not lose:
             self.data.send_multipart(parts)
 
-    def serve_replays(self, duration_s: float) -> None:
-        end = time.monotonic() + duration_s
-        while (left := end - time.monotonic()) > 0:
-            if not self.router.poll(max(1, int(left * 1000))):
-                return
-            *envelope, request = self.router.recv_multipart()
-            ask = msgpack.unpackb(request)
-            assert (ask["msg"], ask["val"]) == ("cmd", "replay")
-            first, last = ask["params"]["first"], ask["params"]["last"]
-            self.asked.append((first, last))
-            found = self.kept[first : last + 1]
-            if found:
-                answer = [msgpack.packb({"msg": "ack", "id": ask["id"]})]
-                for message in found:
-                    answer += [struct.pack("<I", len(message)), *message]
-            else:
-                answer = [msgpack.packb({"msg": "nack", "id": ask["id"], "params": {"error": "not yet"}})]
-            self.router.send_multipart([*envelope, *answer])
+    @contextmanager
+    def serving_replays(self) -> Iterator[None]:
+        """Answer requests in another thread until it is left."""
+        done = threading.Event()
+        with ThreadPoolExecutor(1) as thread:
+            served = thread.submit(self._serve_replays, done)
+            try:
+                yield
+            finally:
+                done.set()
+                served.result()
+
+    def _serve_replays(self, done: threading.Event) -> None:
+        while not done.is_set():
+            if self.router.poll(20):
+                *envelope, request = self.router.recv_multipart()
+                self.router.send_multipart([*envelope, *self._replayed(msgpack.unpackb(request))])
+
+    def _replayed(self, ask: dict[str, Any]) -> list[bytes]:
+        assert (ask["msg"], ask["val"]) == ("cmd", "replay")
+        first, last = ask["params"]["first"], ask["params"]["last"]
+        self.asked.append((first, last))
+        found = self.kept[first : last + 1]
+        if not found:
+            return [msgpack.packb({"msg": "nack", "id": ask["id"], "params": {"error": "not yet"}})]
+        answer = [msgpack.packb({"msg": "ack", "id": ask["id"]})]
+        for message in found:
+            answer += [struct.pack("<I", len(message)), *message]
+        return answer
 
 
 def header(series: str, nav_shape: list[int], n_channels: int, *, as_json: bool = False, **keys: Any) -> list[bytes]:
@@ -168,14 +193,20 @@ class Listener:
         self.got.append((topic.decode(), unpacked, named))
         return self.got[-1]
 
-    def until_end(self, series: str, timeout_s: float = 60) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if self.socket.poll(100):
-                topic, head, _ = self.read()
-                if topic == "series" and head["event"] == "end" and head["series"] == series:
-                    return head
-        raise AssertionError(f"no end of {series} within {timeout_s} s")
+    @property
+    def n_results(self) -> int:
+        return sum(topic == "result" for topic, _, _ in self.got)
+
+    def until_end(self, series: str) -> dict[str, Any]:
+        silences = 0  # a machine that lets neither this nor the daemon run for a while has not run out the time
+        while silences < WAIT_S / 0.1:
+            if not self.socket.poll(100):
+                silences += 1
+                continue
+            topic, head, _ = self.read()
+            if topic == "series" and head["event"] == "end" and head["series"] == series:
+                return head
+        raise AssertionError(f"no end of {series} within {WAIT_S} s")
 
     def last(self, topic: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
         return next((head, arrays) for t, head, arrays in reversed(self.got) if t == topic)
@@ -189,13 +220,10 @@ class Asker:
         self.socket.connect(url)
         self.n = 0
 
-    def ask(self, val: str, timeout_s: float = 20, **params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def ask(self, val: str, **params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self.n += 1
         self.socket.send_multipart([msgpack.packb({"msg": "cmd", "id": self.n, "val": val, "params": params})])
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if not self.socket.poll(200):
-                continue
+        while self.socket.poll(1000 * WAIT_S):
             answer, arrays = self.read()
             if answer["msg"] in {"ack", "nack"} and answer["id"] == self.n:
                 assert answer["val"] == val
@@ -211,3 +239,42 @@ class Asker:
             a["name"]: np.frombuffer(p, a["dtype"]).reshape(a["shape"]) for a, p in zip(listed, parts, strict=True)
         }
         return answer, arrays
+
+
+def scene(passes: int = 2, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Counts (n, D) of `passes` rasters over two phases."""
+    rng = np.random.default_rng(seed)
+    channels = np.arange(D)
+    shapes = np.array([0.1 + 5 * np.exp(-0.5 * ((channels - c) / 4) ** 2) for c in (60, 150)])
+    shapes /= shapes.sum(axis=1, keepdims=True)
+    phase = (np.arange(256) % 16 > 7).astype(int)
+    return rng.poisson(150 * np.tile(shapes[phase], (passes, 1))).astype(np.uint16)
+
+
+def messages(series: str, counts: np.ndarray[Any, Any], *, as_json: bool = False, **keys: Any) -> list[list[bytes]]:
+    known: dict[str, Any] = {"technique": "eds", "noise": {"model": "poisson"}, "dwell_s": 0.01}
+    out = [header(series, NAV_SHAPE, D, as_json=as_json, **{**known, **keys})]
+    for frame in range(0, len(counts), BLOCK):
+        out.append(image(series, len(out), frame, counts[frame : frame + BLOCK], as_json=as_json))
+    return [*out, end(series, len(out), len(counts))]
+
+
+def send_paced(instrument: Instrument, listener: Listener, parts: list[bytes]) -> None:
+    """Send a block and wait for its result, as long as it takes; what a clock makes due has its time too."""
+    before = listener.n_results
+    instrument.send(parts)
+    time.sleep(0.04)
+    while listener.n_results == before:
+        assert listener.socket.poll(1000 * WAIT_S), "a block has no result"
+        listener.read()
+
+
+def wait_for_status(bench: Bench, url: str, processed: int) -> None:
+    asker = Asker(bench, url)
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        answer, _ = asker.ask("status")
+        if answer["params"].get("processed", 0) >= processed:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not processed: {answer}")

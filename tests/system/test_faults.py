@@ -55,10 +55,10 @@ class Site:
         results = Listener(self.bench, self.server.results, "series", "map/counts")
         Asker(self.bench, self.server.control).ask("status")
         self.forks.start([*SCAN, "--series", series, "--data", self.server.source, "--replay", ANY, *arguments])
-        books = results.until_end(series, 40)
+        books = results.until_end(series)
         counts = results.last("map/counts")[1]["counts"].ravel()
         if last is not None:
-            results.until_end(last, 40)
+            results.until_end(last)
         code, said = self.forks.wait()
         assert code == 0, said
         found = re.search(r"faults: (\{.*\})", said)
@@ -298,7 +298,7 @@ def test_a_list_of_points_meets_the_daemon(site: Site) -> None:
 def test_a_stop_is_obeyed_at_the_end_of_the_pass_and_what_comes_until_then_is_counted(site: Site) -> None:
     results = Listener(site.bench, site.server.results, "decision")
     # Never as many passes as planned: only the daemon's stop ends it.
-    stop = ["--control", site.server.control, "--obey-advice", "--obeys-at", "section", "--passes", "1000"]
+    stop = ["--control", site.server.control, "--obey-advice", "--obeys-at", "section", "--passes", "3000"]
     met = site.meet("stopped", *stop, "--actions", "stop", "--fault", "drop=0.05")
     assert met.books["exit_status"] == "stopped"
     assert (met.books["lost"], met.books["rejected"]) == ({}, {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,21 @@ from streamer.config import PipelineConfig
 from streamer.events import Publish
 from streamer.pipeline import Pipeline
 from streamer.wire.journal import Closed, Opened, read_records
-from tests.system.outsider import Asker, Bench, Instrument, Listener, daemon, end, header, image
-
-NAV_SHAPE, D, BLOCK = [16, 16], 256, 32
+from tests.system.outsider import (
+    BLOCK,
+    WAIT_S,
+    Asker,
+    Bench,
+    D,
+    Instrument,
+    Listener,
+    daemon,
+    end,
+    messages,
+    scene,
+    send_paced,
+    wait_for_status,
+)
 
 
 @pytest.fixture
@@ -28,24 +39,6 @@ def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
     made.close()
-
-
-def scene(passes: int = 2, seed: int = 0) -> np.ndarray[Any, Any]:
-    """Counts (n, D) of `passes` rasters over two phases."""
-    rng = np.random.default_rng(seed)
-    channels = np.arange(D)
-    shapes = np.array([0.1 + 5 * np.exp(-0.5 * ((channels - c) / 4) ** 2) for c in (60, 150)])
-    shapes /= shapes.sum(axis=1, keepdims=True)
-    phase = (np.arange(256) % 16 > 7).astype(int)
-    return rng.poisson(150 * np.tile(shapes[phase], (passes, 1))).astype(np.uint16)
-
-
-def messages(series: str, counts: np.ndarray[Any, Any], *, as_json: bool = False, **keys: Any) -> list[list[bytes]]:
-    known: dict[str, Any] = {"technique": "eds", "noise": {"model": "poisson"}, "dwell_s": 0.01}
-    out = [header(series, NAV_SHAPE, D, as_json=as_json, **{**known, **keys})]
-    for frame in range(0, len(counts), BLOCK):
-        out.append(image(series, len(out), frame, counts[frame : frame + BLOCK], as_json=as_json))
-    return [*out, end(series, len(out), len(counts))]
 
 
 def check_books(books: dict[str, Any]) -> None:
@@ -81,11 +74,11 @@ def test_a_scan_over_pub_sub(tmp_path: Path, bench: Bench, as_json: bool) -> Non
         assert [head["seq"] for head in results] == list(range(results[0]["seq"], results[0]["seq"] + len(results)))
         assert all(head["latency_ms"] >= 0 for head in results)
         late = Listener(bench, server.results)
-        topics = set()
-        deadline = time.monotonic() + 0.8
-        while late.socket.poll(max(0, int(1000 * (deadline - time.monotonic())))):
-            topics.add(late.read()[0])
-        assert {"series", "basis", "status", "map/counts", "map/scores", "map/anomaly", "map/dwell"} <= topics
+        assert late.until_end("run-1") == books
+        kept = {"basis", "status", "map/counts", "map/scores", "map/anomaly", "map/dwell"}
+        while not kept <= {topic for topic, _, _ in late.got}:
+            assert late.socket.poll(1000 * WAIT_S), "a late subscriber does not get what was published last"
+            late.read()
         assert server.stop() == 0
 
 
@@ -109,10 +102,8 @@ def test_gaps_are_filled_from_the_replay_service(tmp_path: Path, bench: Bench) -
         counts = scene()
         for number, parts in enumerate(messages("gappy", counts, replay=instrument.replay_url)):
             instrument.send(parts, lose=number in {3, 4, 9})
-        thread = threading.Thread(target=instrument.serve_replays, args=(3,))
-        thread.start()
-        books = listener.until_end("gappy")
-        thread.join()
+        with instrument.serving_replays():
+            books = listener.until_end("gappy")
         check_books(books)
         assert (books["processed"], books["lost"]) == (len(counts), {})
         assert (3, 4) in instrument.asked
@@ -133,13 +124,11 @@ def test_restart_in_mid_scan_ends_with_exact_books_and_the_same_map(tmp_path: Pa
         for parts in all_messages[10:15]:
             instrument.send(parts)
         server.start()
-        thread = threading.Thread(target=instrument.serve_replays, args=(8,))
-        thread.start()
-        wait_for_status(bench, server.control, processed=14 * BLOCK)
-        for parts in all_messages[15:]:
-            instrument.send(parts)
-        books = listener.until_end("killed")
-        thread.join()
+        with instrument.serving_replays():
+            wait_for_status(bench, server.control, processed=14 * BLOCK)
+            for parts in all_messages[15:]:
+                instrument.send(parts)
+            books = listener.until_end("killed")
         check_books(books)
         assert (books["processed"], books["lost"], books["resumed"]) == (len(counts), {}, True)
         assert len({head["boot"] for _, head, _ in listener.got}) == 2
@@ -154,13 +143,16 @@ def test_the_recording_gives_every_published_result_again(tmp_path: Path, bench:
         instrument = Instrument(bench, server.source)
         listener = Listener(bench, server.results, "result", "basis", "decision", "series")
         instrument.wait_for_subscriber()
-        for parts in messages("recorded", scene(passes=12), actions=["stop"], replay=instrument.replay_url):
-            instrument.send(parts, lose=len(instrument.kept) in {4, 9})
-            time.sleep(0.04)
-        thread = threading.Thread(target=instrument.serve_replays, args=(2,))
-        thread.start()
-        listener.until_end("recorded")
-        thread.join()
+        first, *blocks, last = messages("recorded", scene(passes=12), actions=["stop"], replay=instrument.replay_url)
+        instrument.send(first)
+        for number, parts in enumerate(blocks, 1):
+            if number in {4, 9}:
+                instrument.send(parts, lose=True)
+            else:
+                send_paced(instrument, listener, parts)
+        instrument.send(last)
+        with instrument.serving_replays():
+            listener.until_end("recorded")
         assert server.stop() == 0
     (journal,) = (tmp_path / "state").glob("*/journal.swj")
     records = [record for record, _ in read_records(memoryview(journal.read_bytes()))]
@@ -177,17 +169,6 @@ def test_the_recording_gives_every_published_result_again(tmp_path: Path, bench:
             assert head["model"] == result.head["model"]
             assert {n: a.tobytes() for n, a in arrays.items()} == {n: a.tobytes() for n, a in result.arrays.items()}
             assert head.get("decision") == result.head.get("decision")
-
-
-def wait_for_status(bench: Bench, url: str, processed: int) -> None:
-    asker = Asker(bench, url)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        answer, _ = asker.ask("status")
-        if answer["params"].get("processed", 0) >= processed:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"not processed: {answer}")
 
 
 @pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
@@ -233,15 +214,14 @@ def test_decisions_reach_a_controller_and_its_answer_is_mirrored(tmp_path: Path,
         listener = Listener(bench, server.results)
         instrument.wait_for_subscriber()
         counts = scene(passes=12)
-        sent = iter(messages("decided", counts, actions=["stop"], deadline_ms=5000))
-        decision: dict[str, Any] | None = None
-        for parts in sent:
-            instrument.send(parts)
-            time.sleep(0.04)
-            if decision is None and controller.socket.poll(0):
-                decision, _ = controller.read()
+        first, *blocks, last = messages("decided", counts, actions=["stop"], deadline_ms=5000)
+        instrument.send(first)
+        for parts in blocks:
+            send_paced(instrument, listener, parts)
+        instrument.send(last)
         listener.until_end("decided")
-        assert decision is not None
+        assert controller.socket.poll(0), "no decision"
+        decision, _ = controller.read()
         assert (decision["msg"], decision["val"]) == ("notify", "decision")
         params = decision["params"]
         assert (params["action"], params["mode"], params["series"]) == ("stop", "advise", "decided")
@@ -256,19 +236,20 @@ def test_data_that_arrive_after_a_stop_are_counted(tmp_path: Path, bench: Bench)
         controller = Asker(bench, server.control)
         assert controller.ask("hello", role="controller", name="scope")[0]["msg"] == "ack"
         instrument = Instrument(bench, server.source)
-        listener = Listener(bench, server.results, "series", "decision", "map/counts")
+        listener = Listener(bench, server.results, "series", "result", "decision", "map/counts")
         instrument.wait_for_subscriber()
-        counts, n = scene(passes=30), 0
+        counts, n = scene(passes=30), 1
         sent = messages("overrun", counts, actions=["stop"])
-        while not controller.socket.poll(40):
-            instrument.send(sent[n])
+        instrument.send(sent[0])
+        while not controller.socket.poll(0):
+            send_paced(instrument, listener, sent[n])
             n += 1
         decision, _ = controller.read()
         answer = {"msg": "ack", "id": decision["id"], "val": "decision"}
         answer["params"] = {"decision": decision["params"]["decision"]}
         controller.socket.send_multipart([msgpack.packb(answer)])
         while not (listener.got and listener.got[-1][1].get("outcome")):
-            assert listener.socket.poll(20_000), "the answer was not mirrored"
+            assert listener.socket.poll(1000 * WAIT_S), "the answer was not mirrored"
             listener.read()
         assert listener.got[-1][1]["outcome"] == "accepted"
         # A controller that cannot stop at once: ten more blocks come, of the same pass and of the next.
