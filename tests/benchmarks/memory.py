@@ -89,7 +89,7 @@ class Source:
             if sent % every == 0:
                 yield self._sample(whole.name, sent)
         self._push.send_multipart(whole.end())
-        books = self._ends.until_end(whole.name, PATIENCE_S)
+        books = self._ends.until_end(whole.name)
         if (books["processed"], books["lost"]) != (n_spectra, {}):
             raise RuntimeError(f"not all spectra were processed: {books}")
         yield self._sample(whole.name, n_spectra)
