@@ -11,6 +11,8 @@ from models.novelty import Positions
 
 _LEAST_PART = 0.2
 """Of the abundance that the group had, for a position to have the feature at all."""
+_ALIKE = 0.7
+"""Cosine of the angle between pooled residuals of one feature: of some ten counts each it is .8."""
 _SIGMA = 5.0
 """A template is fitted to every position of a map: chance alone gives none in a million."""
 
@@ -26,12 +28,15 @@ class Accepted:
     ----------
     member : ndarray of int, (P,)
         Which feature a position has, -1 for none.
+    part : ndarray of float32, (P,)
+        How much of it, 1 as in its group.
     spectra : ndarray of float32, (G, D)
         Each feature for unit exposure.
     """
 
     def __init__(self, n_positions: int, n_channels: int) -> None:
         self.member: NDArray[np.int16] = np.full(n_positions, -1, dtype=np.int16)
+        self.part: Float32 = np.zeros(n_positions, dtype=np.float32)
         self.spectra: Float32 = np.zeros((0, n_channels), dtype=np.float32)
         self._cursor = n_positions
 
@@ -43,17 +48,25 @@ class Accepted:
         number = len(self)
         unit = group.spectrum / np.float32(max(exposure, 1e-12))
         self.spectra = np.concatenate([self.spectra, unit[None, :]])
-        self.member[group.positions] = number
+        self.join(group.positions, np.full(group.positions.size, number), 1.0)
         self._cursor = 0
         return number
 
-    def positions(self, number: int) -> Positions:
-        """Positions that have a feature, rising."""
-        return np.flatnonzero(self.member == number)
+    def positions(self, number: int, least: float = 0.0) -> Positions:
+        """Positions that have at least such a part of a feature, rising."""
+        return np.flatnonzero((self.member == number) & (self.part >= least))
 
-    def join(self, index: Index | Positions, number: NDArray[np.int64]) -> None:
-        """Note that positions (n,) have a feature (n,); -1 changes nothing."""
-        self.member[index[number >= 0]] = number[number >= 0]
+    def join(self, index: Index | Positions, number: NDArray[np.int64], part: Float64 | float) -> None:
+        """Note that positions (n,) have a part (n,) of a feature (n,); -1 changes nothing."""
+        rows = np.flatnonzero(number >= 0)
+        self.member[index[rows]] = number[rows]
+        self.part[index[rows]] = part if isinstance(part, float) else part[rows]
+
+    def alike(self, spectrum: Float32) -> int:
+        """Number of the feature that a spectrum (D,) has the shape of, -1 for none."""
+        size = np.linalg.norm(self.spectra, axis=1) * np.linalg.norm(spectrum)
+        shared = np.divide(self.spectra @ spectrum, size, out=np.zeros(len(self)), where=size > 0)
+        return int(shared.argmax()) if len(self) and shared.max() > _ALIKE else -1
 
     @property
     def sweeping(self) -> bool:
@@ -84,10 +97,10 @@ class Accepted:
         part = along / np.maximum(weight, 1e-300)
         return part, part * np.sqrt(own) * height
 
-    def found_in(self, residual: Float32, variance: Float64, exposure: Float64) -> NDArray[np.int64]:
-        """Which feature (n,) spectra clearly have, -1 for none."""
+    def found_in(self, residual: Float32, variance: Float64, exposure: Float64) -> tuple[NDArray[np.int64], Float64]:
+        """Which feature (n,) spectra clearly have, -1 for none, and the part (n,) of it."""
         part, sigma = self.parts(residual, variance, exposure)
         best = np.argmax(sigma, axis=1)
         rows = np.arange(len(best))
         clear = (sigma[rows, best] > _SIGMA) & (part[rows, best] > _LEAST_PART)
-        return np.where(clear, best, -1)
+        return np.where(clear, best, -1), part[rows, best]

@@ -139,9 +139,13 @@ class LinearEngine:
         """Whether what a spectrum (D,) has beyond what was expected, near a channel, is narrower than any line."""
         return is_spike(spectrum, expected, self.noise, self.windows, self._protection.steep, channel)
 
-    def accepted(self, number: int) -> NDArray[np.int64]:
-        """Positions that have the accepted feature of this number, rising."""
-        return self._protection.accepted.positions(number)
+    def accepted(self, number: int, least: float = 0.0) -> NDArray[np.int64]:
+        """Positions that have such a part of the accepted feature of this number (1: as its group), rising."""
+        return self._protection.accepted.positions(number, least)
+
+    def join(self, group: Group) -> int:
+        """Number of the accepted feature that a group has the shape of, and now belongs to; -1 for none."""
+        return self._protection.join(group)
 
     def dismiss(self, positions: NDArray[np.int64]) -> None:
         """Take positions for defects: they do not teach, and are no group."""
@@ -219,11 +223,9 @@ class LinearEngine:
             self._learner.add(self._read_stored(released))
 
     def _account(self, index: Index, visits: Visits, replace: bool) -> None:
-        """Add visits to what positions have."""
         self._map.account(index, visits.total, visits.stored, replace)
 
     def _clear(self, index: NDArray[Any]) -> None:
-        """Give up what positions have."""
         self._map.clear(index)
 
     def _read(self, index: Index, counts: Counts) -> Visits:
@@ -357,10 +359,7 @@ class LinearEngine:
         return self._learner.refit(self._map.store, teach, exposure, counted)
 
     def window(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> tuple[Float32, Float32]:
-        """Denoised and raw counts (n,) of positions (all, if not given) in a half-open channel range.
-
-        NaN where nothing was measured.
-        """
+        """Denoised and raw counts (n,) of positions (or all) in a half-open channel range, NaN where not measured."""
         return self._map.window(np.arange(self.n_positions) if index is None else index, *channels)
 
     def window_error(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> Float32:

@@ -231,6 +231,7 @@ class Phases:
         positions, weight = yield from self._drawn(view, n, named)
         if positions.size < _FEWEST:
             return
+        named = [i for i in named if (self._pinned[positions] == i).any()]
         counts = []
         for first in range(0, positions.size if view.needs_counts else 0, _READ_ROWS):
             counts.append(view.counts(positions[first : first + _READ_ROWS]))
@@ -273,7 +274,8 @@ class Phases:
         """Named phases that components tell from the others: the mixture has those."""
         others = [c for c, i in enumerate(self._ids) if i not in self._seeds]
         means = self._mixture.means[others] if self._mixture is not None else np.zeros((0, view.space.n_axes))
-        return [i for i, at in self._seeds.items() if is_told_apart(view, at, means)]
+        seeds = {i: at[self._pinned[at] == i] for i, at in self._seeds.items()}
+        return [i for i, at in seeds.items() if at.size and is_told_apart(view, at, means)]
 
     def _drawn(self, view: PhaseView, n: int, named: list[int]) -> Pieces[tuple[Positions, Float64]]:
         """Positions to learn from, from every phase some and of the rest more, and how many each stands for."""

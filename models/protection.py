@@ -26,6 +26,7 @@ _MOST_GROUPED, _MOST_EXPLAINED, _TYPICAL = 256, 64, 48
 _SWEEP_VALUES, _REVIEWED = 1 << 15, 32
 _VARIANCE_FLOOR = 0.1
 _CHANCE = 0.05
+_LEFT = 0.25
 _FIRST_DRAWS, _FINAL_ROWS = 16, 128
 
 
@@ -38,12 +39,14 @@ class Tested:
     p_value: Float64
     window: NDArray[np.int64]
     feature: NDArray[np.int64]
+    part: Float64
+    """Of the feature, 1 as in its group."""
 
     @classmethod
     def nothing(cls, n: int) -> Tested:
         """Before there is a basis."""
         nowhere = np.zeros(n, np.int64)
-        return cls(np.zeros((n, 0), np.float32), np.zeros(n, np.float32), np.ones(n), nowhere, nowhere - 1)
+        return cls(np.zeros((n, 0), np.float32), np.zeros(n, np.float32), np.ones(n), nowhere, nowhere - 1, np.zeros(n))
 
 
 class Protection:
@@ -90,7 +93,9 @@ class Protection:
         score = score / np.float32(self.pool.dispersion)
         if guessed:
             score = self._null.follow(score, self._bulk)
-        tested = Tested(raw, score, self.pool.p_value(score, exposure), window, np.full(len(raw), -1))
+        tested = Tested(
+            raw, score, self.pool.p_value(score, exposure), window, np.full(len(raw), -1), np.zeros(len(raw))
+        )
         if len(self.accepted):
             self._explain(published, visits, scores, exposure, tested)
         return tested
@@ -109,19 +114,24 @@ class Protection:
         variance = np.maximum(published.test.noise.row_variance(expected, 1.0, 1), floor)
         part, _ = self.accepted.parts(gross - expected, variance, exposure[rows])
         best = np.argmax(part, axis=1)
-        height = (part[np.arange(rows.size), best] * exposure[rows])[:, None]
-        more = background + np.maximum(height, 0.0).astype(np.float32) * self.accepted.spectra[best]
+        part = part[np.arange(rows.size), best]
+        more = background + self._of_feature(best, part, exposure[rows])
         score, window = published.test(gross, scores[rows], exposure[rows], np.ones(rows.size), None, more)
         score = score / np.float32(self.pool.dispersion)
         tested.score[rows], tested.window[rows] = score, window
         tested.p_value[rows] = self.pool.p_value(score, exposure[rows])
         explained = tested.p_value[rows] > self.config.false_alarm
-        tested.feature[rows[explained]] = best[explained]
+        tested.feature[rows[explained]], tested.part[rows] = best[explained], part
+
+    def _of_feature(self, number: NDArray[np.int64], part: Float64, exposure: Float64) -> Float32:
+        """Counts (n, D) that parts (n,) of features (n,) make."""
+        height = np.maximum(part * exposure, 0.0).astype(np.float32)
+        return np.asarray(height[:, None] * self.accepted.spectra[number])
 
     def hold(self, index: Index, tested: Tested) -> tuple[NDArray[np.bool_], Positions]:
         """Keep flagged visits from teaching: which visits (n,) teach, and positions that may after all."""
         self.score[index], self.p_value[index] = tested.score, tested.p_value
-        self.accepted.join(index, tested.feature)
+        self.accepted.join(index, tested.feature, tested.part)
         teaches = ~(tested.p_value <= self.config.false_alarm)
         if teaches.all():
             return teaches, self.held_back.positions[:0]
@@ -207,6 +217,17 @@ class Protection:
         self.novelty_due = True
         return number, group.positions[self._map.store.complete(group.positions)]
 
+    def join(self, group: Group) -> int:
+        """Let positions have the accepted feature that their group has the shape of; its number, -1 for none."""
+        number = self.accepted.alike(group.spectrum)
+        members = self.accepted.member[group.positions]
+        if 2 * np.count_nonzero(members >= 0) > members.size:
+            number = int(np.bincount(members[members >= 0]).argmax())
+        if number >= 0:
+            self.accepted.join(group.positions, np.full(group.positions.size, number), 1.0)
+            self.held_back.release(group.positions)
+        return number
+
     def dismiss(self, positions: Positions) -> None:
         """Take positions for defects: they go on not teaching, and are no group any more."""
         self._dismissed[positions] = True
@@ -232,10 +253,29 @@ class Protection:
         index = index[self._map.store.complete(index) & ~self._dismissed[index]]
         if index.size:
             found, exposure = self._residuals(published, index), self._map.exposure(index, published.test.noise)
-            number = self.accepted.found_in(found.residual, found.variance, exposure)
-            self.accepted.join(index, number)
+            number, part = self.accepted.found_in(found.residual, found.variance, exposure)
+            rows = np.flatnonzero(number >= 0)
+            number[rows[~self._explains(published, index[rows], number[rows], part[rows])]] = -1
+            self.accepted.join(index, number, part)
             self.held_back.release(index[number >= 0])
             self.novelty_due |= bool((number >= 0).any())
+
+    def _explains(
+        self, published: Published, index: Positions, number: NDArray[np.int64], part: Float64
+    ) -> NDArray[np.bool_]:
+        """Whether nothing, or little of what there was, is left of positions (n,) beside parts of features (n,)."""
+        if not index.size:
+            return np.zeros(0, dtype=np.bool_)
+        background, exposure = self._map.store.background(index), self._map.exposure(index, published.test.noise)
+        known = np.zeros((1, 1), np.float32) if background is None else background
+        gross = self._map.counts(index) + known
+        scores = published.shrinkage.apply(self._map.raw(index), exposure)
+        left, before = (
+            published.test(gross, scores, exposure, self._map.visits[index], None, known + more)[0]
+            for more in (self._of_feature(number, part, exposure), np.zeros_like(gross))
+        )
+        chance = self.pool.p_value(left / np.float32(self.pool.dispersion), exposure)
+        return np.asarray((chance > self.config.false_alarm) | (left < _LEFT * before))
 
     def retest(self, published: Published, stored: Positions, guessed: bool, rows: int) -> None:
         """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from models.candidates import candidates
 from models.false_discovery import discoveries
 from models.grouping import Group
 from models.linear import LinearEngine
+from models.minor_components import MinorComponents
 from models.minor_phases import minor_phases
 from models.phases import Phases
 from models.protection import ENOUGH
@@ -28,6 +29,7 @@ FLAG_OUTSIDE: Final = 2
 """Flag: linear model and network disagree by more than noise allows."""
 _KINDS: Final = frozenset({"feature", "phase"})
 """Of the specimen, not of the detector."""
+_MOSTLY: Final = 0.5
 _LEAST_POSITIONS: Final = 2
 _GROWTH: Final = 1.5
 _LONGEST_NAME: Final = 200
@@ -93,6 +95,8 @@ class Discovery:
     found: list[Found] = field(default_factory=list)
     _version: int = -1
     _processed: int = 0
+    _components: MinorComponents = field(default_factory=MinorComponents)
+    _carriers: list[Group] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._flag: NDArray[np.uint8] = np.zeros(self.n_positions, dtype=np.uint8)
@@ -120,6 +124,9 @@ class Discovery:
         new[engine.take_cleared()] = 0
         if ended:
             new[:] = (discoveries(engine.p_value, rate) | engine.held) & (engine.visits > 0)
+            for group in self._carriers:
+                known = self._same(group)
+                new[group.positions] |= known is not None and known.state in {"open", "proposed"}
         for found in self.found:
             if found.feature >= 0:
                 new[engine.accepted(found.feature)] = 0
@@ -147,7 +154,9 @@ class Discovery:
         if basis is None or (basis.version == self._version and not ended):
             return []
         self._version = basis.version
-        for group in engine.groups:
+        found = self._components.look(engine, ended=ended)
+        self._carriers = [group for group in found if engine.join(group) < 0]
+        for group in (*engine.groups, *self._carriers):
             self._follow(group, engine, axis)
         if ended and not final:
             self._processed = 0
@@ -159,7 +168,13 @@ class Discovery:
         """Propose what phases came out at the end of the series, when they are settled."""
         self._follow_phases(engine, axis, phases, config)
         told = self._decided(engine, axis, phases, config)
-        return [*self._flags(engine, config.false_discovery, ended=True), *told]
+        flags = self._flags(engine, config.false_discovery, ended=True)
+        for found in self.found:
+            if found.state == "proposed" and not (self._flag[found.group.positions] & 1).any():
+                # The settled model explains all of it.
+                found.state = "open"
+                told += self._tell(found, engine, axis)
+        return [*flags, *told]
 
     def _decided(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
         """Propose and accept, as evidence and settings have it; return what is new of groups."""
@@ -171,7 +186,7 @@ class Discovery:
                 name = found.candidates[0] if found.candidates else f"unknown {found.number}"
                 self._accept(found, name, engine, phases)
             elif found.feature >= 0 and found.phase >= 0 and phases is not None:
-                phases.join(found.phase, engine.accepted(found.feature))
+                phases.join(found.phase, engine.accepted(found.feature, _MOSTLY))
             if found.told[0] != found.state or found.group.positions.size >= _GROWTH * found.told[1]:
                 events += self._tell(found, engine, axis)
         return events
@@ -197,7 +212,9 @@ class Discovery:
         if known.state == "dismissed":
             engine.dismiss(group.positions)
             return
-        known.group = group
+        # The evidence of what was accepted, and is known by now, is what there was for it.
+        least = known.group.evidence if known.state == "accepted" else 0.0
+        known.group = replace(group, evidence=max(group.evidence, least))
         if known.window != window and known.state != "accepted":
             known.window, known.candidates = window, self._words(window, axis)
 
