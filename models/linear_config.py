@@ -18,8 +18,6 @@ class LinearConfig:
         for.
     false_alarm : float
         A spectrum is flagged where chance gives an anomaly score as high as its own no more often than this.
-    novelty_min : int
-        Fewer like spectra than this are a novelty to report, not structure to learn.
     store_limit_bytes : int
         Memory for accumulated counts.
     bright_clip : float
@@ -36,7 +34,6 @@ class LinearConfig:
     batch: int = 1024
     min_batch: int = 32
     false_alarm: float = 2e-4
-    novelty_min: int = 10
     store_limit_bytes: int = 4 << 30
     bright_clip: float = 8.0
     move_tolerance: float = 0.1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
+from scipy.special import gammaincinv
 
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64
@@ -16,6 +17,7 @@ from models.shrink import ScoreShrinkage
 
 Positions = NDArray[np.int64]
 _CARRIER, _PART = 20.0, 0.05
+_MISSED = 0.01
 
 
 class HeldBack:
@@ -23,12 +25,12 @@ class HeldBack:
 
     Parameters
     ----------
-    novelty_min : int
-        Flagged positions with overlapping windows, from which on they count as structure and are released.
+    n_positions : int
+    windows : ScanWindows
     """
 
-    def __init__(self, n_positions: int, windows: ScanWindows, novelty_min: int) -> None:
-        self._windows, self._min = windows, novelty_min
+    def __init__(self, n_positions: int, windows: ScanWindows) -> None:
+        self._windows = windows
         self._window = np.full(n_positions, -1, dtype=np.int32)
         self._open = np.zeros(windows.n_windows, dtype=np.bool_)
         self._barred = self._open.copy()
@@ -53,13 +55,22 @@ class HeldBack:
         self._window[index[~known]] = window[~known]
         return np.asarray(known)
 
-    def release_crowds(self) -> Positions:
-        """Positions that have become a crowd, and are held no more; spectra like them teach until `settle`."""
-        held = self.positions
-        if held.size < self._min:
+    def release_crowds(self, by_chance: float) -> Positions:
+        """Positions that have become a crowd, and are held no more; spectra like them teach until `settle`.
+
+        Parameters
+        ----------
+        by_chance : float
+            How many spectra were flagged by chance, on average, since the first one.
+        """
+        held, reach = self.positions, 2 * self._windows.n_bins - 1
+        if held.size < _LEAST_CROWD:
+            return held[:0]
+        least = crowd_size(by_chance * min(1.0, reach / self._windows.n_windows))
+        if held.size < least:
             return held[:0]
         held = held[~self._barred[self._window[held]]]
-        crowd = _near(np.bincount(self._window[held], minlength=self._open.size), self._windows.n_bins) >= self._min
+        crowd = _near(np.bincount(self._window[held], minlength=self._open.size), self._windows.n_bins) >= least
         released = held[crowd[self._window[held]]]
         self._window[released] = -1
         self._open |= crowd
@@ -83,6 +94,27 @@ class HeldBack:
         self._window[positions] = window
 
 
+def crowd_size(by_chance: float = 0.0) -> int:
+    """Fewest like spectra that are structure; fewer are a novelty.
+
+    A phase that shows in m spectra on average is missed altogether by one scan in exp(m). Structure is what no scan
+    like this one is likely to miss: so many spectra were seen that the lower confidence limit of m (Garwood, Biometrika
+    28 (1936) 437), less those that chance flags in such windows, is beyond what is missed by one in a hundred.
+
+    Parameters
+    ----------
+    by_chance : float
+        How many like spectra chance flags on average.
+    """
+    n = 1
+    while gammaincinv(n, _MISSED) <= np.log(1.0 / _MISSED) + by_chance:
+        n += 1
+    return n
+
+
+_LEAST_CROWD = crowd_size()
+
+
 def _near(counts: NDArray[np.int64], reach: int) -> NDArray[np.int64]:
     """Sum of counts within `reach` of each entry."""
     total = np.concatenate([[0], np.cumsum(counts)])
@@ -90,15 +122,15 @@ def _near(counts: NDArray[np.int64], reach: int) -> NDArray[np.int64]:
     return np.asarray(total[np.minimum(at + reach, counts.size)] - total[np.maximum(at - reach + 1, 0)])
 
 
-def carriers(raw: Float32, exposure: Float64, shrinkage: ScoreShrinkage, few: int) -> Positions:
-    """Rows that alone carry a component: fewer than `few` of them have more than half of its signal.
+def carriers(raw: Float32, exposure: Float64, shrinkage: ScoreShrinkage) -> Positions:
+    """Rows that alone carry a component: fewer of them than a crowd have more than half of its signal.
 
     Parameters
     ----------
     raw, exposure : ndarray, (n, K) and (n,)
         Raw scores and exposures of all spectra.
     """
-    n = raw.shape[0]
+    n, few = raw.shape[0], _LEAST_CROWD
     if n < 8 * few:
         return np.zeros(0, dtype=np.int64)
     safe = np.where(exposure > 0, exposure, 1.0)[:, None]

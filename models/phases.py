@@ -179,6 +179,11 @@ class Phases:
             self._job is not None or self._is_due() or self._passed != self._state()
         )
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether every position has been looked at with the mixture in force, and no other is being learnt."""
+        return self._job is None and self._passed[1] == self._revision
+
     def work(self) -> None:
         """Do one piece: in turn learn, where that is due, and look for positions that want a label."""
         if self._job is None and self._is_due():

@@ -61,7 +61,7 @@ class Protection:
     def __init__(self, positions: ScoreMap, windows: ScanWindows, config: LinearConfig) -> None:
         n = positions.n_positions
         self._map, self._windows, self.config = positions, windows, config
-        self.held_back = HeldBack(n, windows, config.novelty_min)
+        self.held_back = HeldBack(n, windows)
         self._null = EmpiricalNull(windows)
         self.pool = NullPool(windows)
         self.score: Float32 = np.full(n, np.nan, dtype=np.float32)
@@ -74,6 +74,7 @@ class Protection:
         self._bulk: Float64 | None = None
         self._suspect = np.zeros(n, dtype=np.bool_)
         self._reviewed = 0
+        self._n_tested = 0
 
     @property
     def held(self) -> NDArray[np.bool_]:
@@ -85,6 +86,7 @@ class Protection:
         self.pool.sample(visits)
         if published is None:
             return Tested.nothing(visits.total.size)
+        self._n_tested += visits.total.size
         raw, test = published.project(visits.block), published.test
         exposure = test.noise.row_variance(visits.total, 1.0, self._windows.n_channels)
         scores = published.shrinkage.apply(raw, exposure, fitted=False)
@@ -139,7 +141,7 @@ class Protection:
         self._suspect[index[flagged]] = True
         teaches[flagged] = self.held_back.hold(index[flagged], tested.window[flagged])
         self.novelty_due = True
-        released = self.held_back.release_crowds()
+        released = self.held_back.release_crowds(self.config.false_alarm * self._n_tested)
         return teaches, released[self._map.store.complete(released)]
 
     def adopt(self, published: Published) -> None:
@@ -296,7 +298,7 @@ class Protection:
             bulk = pool.quantiles(LEVELS)
             self.score[stored] = self._null.correct(self.score[stored], self.score[stored], bulk)
         self.p_value[stored] = pool.p_value(self.score[stored], exposure)
-        alone = carriers(self._map.raw(stored), exposure, published.shrinkage, self.config.novelty_min)
+        alone = carriers(self._map.raw(stored), exposure, published.shrinkage)
         novel = self.p_value[stored] * stored.size < _CHANCE
         novel[alone] = True
         if len(self.accepted):
@@ -304,7 +306,7 @@ class Protection:
                 self._look_back(published, stored[first : first + rows])
             novel &= self.accepted.member[stored] < 0
         self.held_back.replace(stored[novel], window[novel])
-        self.held_back.release_crowds()
+        self.held_back.release_crowds(_CHANCE)
 
     def review(self, published: Published) -> tuple[Positions, Positions]:
         """Test some of the flagged positions again by their accumulated counts.

@@ -95,11 +95,14 @@ class Discovery:
     found: list[Found] = field(default_factory=list)
     _version: int = -1
     _processed: int = 0
+    _phases_due: bool = False
     _components: MinorComponents = field(default_factory=MinorComponents)
     _carriers: list[Group] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._flag: NDArray[np.uint8] = np.zeros(self.n_positions, dtype=np.uint8)
+        self._settled: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        """Positions of phases that were accepted or dismissed, which are not to be flagged for it any more."""
         self.outside: NDArray[np.bool_] = np.zeros(self.n_positions, dtype=np.bool_)
         """Positions where a network and the linear model disagree, (P,)."""
 
@@ -122,6 +125,8 @@ class Discovery:
         """
         new = self._flag.copy()
         new[engine.take_cleared()] = 0
+        new[self._settled] = 0
+        self._settled = self._settled[:0]
         if ended:
             new[:] = (discoveries(engine.p_value, rate) | engine.held) & (engine.visits > 0)
             for group in self._carriers:
@@ -130,8 +135,8 @@ class Discovery:
         for found in self.found:
             if found.feature >= 0:
                 new[engine.accepted(found.feature)] = 0
-            elif found.group.kind == "phase":
-                new[found.group.positions] = found.state == "proposed"
+            elif found.group.kind == "phase" and found.state == "proposed":
+                new[found.group.positions] = 1
         changed = np.flatnonzero(new != self._flag)
         self._flag = new
         if not changed.size or engine.basis is None:
@@ -151,15 +156,19 @@ class Discovery:
     ) -> list[Event]:
         """Follow the groups of a new version; return what is new of them, and of flags."""
         basis, ended = engine.basis, final or self._processed >= self.n_positions
-        if basis is None or (basis.version == self._version and not ended):
+        self._phases_due |= ended
+        mapped = self._phases_due and not final and phases is not None and phases.is_mapped
+        if basis is None or (basis.version == self._version and not ended and not mapped):
             return []
         self._version = basis.version
         found = self._components.look(engine, ended=ended)
         self._carriers = [group for group in found if engine.join(group) < 0]
         for group in (*engine.groups, *self._carriers):
             self._follow(group, engine, axis)
-        if ended and not final:
+        if ended:
             self._processed = 0
+        if mapped:
+            self._phases_due = False
             self._follow_phases(engine, axis, phases, config)
         told = self._decided(engine, axis, phases, config)
         return [*self._flags(engine, config.false_discovery, ended=ended), *told]
@@ -299,13 +308,16 @@ class Discovery:
             self._accept(found, word, engine, phases)
         else:
             found.state, found.name = "dismissed", word
-            if found.group.kind != "phase":
+            if found.group.kind == "phase":
+                self._settled = np.union1d(self._settled, found.group.positions)
+            else:
                 engine.dismiss(found.group.positions)
         return self._tell(found, engine, axis)
 
     def _accept(self, found: Found, name: str, engine: LinearEngine, phases: Phases | None) -> None:
         found.state, found.name = "accepted", name
         if found.group.kind == "phase":
+            self._settled = np.union1d(self._settled, found.group.positions)
             if phases is not None:
                 phases.call(found.phase, name)
             return

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import poisson
 
+from models.anomaly import ScanWindows
 from models.base import Float32
-from models.novelty import pooled_residual
+from models.novelty import HeldBack, crowd_size, pooled_residual
 from tests.unit.models.scenes import peak
 
 D, WIDTH = 400, 12
@@ -56,3 +58,25 @@ def test_nothing_left_is_nothing_shown() -> None:
     spectrum, share = pooled_residual(np.zeros((2, D), np.float32), np.ones((2, D)), 1.0, WIDTH)
     assert not spectrum.any()
     np.testing.assert_allclose(share, 0.5)
+
+
+@pytest.mark.parametrize("by_chance", [0.0, 0.3, 5.0])
+def test_a_crowd_is_more_than_a_phase_shows_that_may_be_missed(by_chance: float) -> None:
+    n, missed = crowd_size(by_chance), np.log(100.0)
+    # A phase that one scan in a hundred misses, and what chance flags beside it, make a crowd in one scan of a hundred.
+    assert poisson.sf(n - 1, missed + by_chance) <= 0.01 < poisson.sf(n - 2, missed + by_chance)
+
+
+def test_a_handful_is_held_and_a_crowd_released() -> None:
+    held = HeldBack(1000, ScanWindows(400, 3, 4))
+    n = crowd_size()
+    held.hold(np.arange(n - 1), np.full(n - 1, 50))
+    held.hold(np.array([900]), np.array([80]))
+    assert held.release_crowds(0.0).size == 0
+    held.hold(np.array([500]), np.array([52]))
+    assert held.release_crowds(1000.0).size == 0, "chance alone makes so many"
+    assert held.release_crowds(0.0).tolist() == [*range(n - 1), 500]
+    assert held.positions.tolist() == [900]
+    assert held.hold(np.array([700]), np.array([51])).all(), "like a crowd that was just released"
+    held.settle()
+    assert not held.hold(np.array([701]), np.array([51])).any()
