@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,17 +73,3 @@ def test_live_map_is_as_good_as_batch_pca(tmp_path: Path, bench: Bench, mean_cou
     ratio = weighted_error(live, expected) / best_batch_error(counts, expected)
     assert weighted_error(counts, expected) == pytest.approx(1.0, rel=0.1)
     assert ratio <= 1.25
-
-
-def test_simulator_finishes_as_planned_when_the_daemon_is_killed(tmp_path: Path, bench: Bench) -> None:
-    with daemon(tmp_path) as server:
-        Asker(bench, server.control).ask("status")
-        command = simulate("--data", server.source, "--control", server.control, "--rate", "2400", "--counts", "30")
-        command += ["--replay", f"tcp://127.0.0.1:{free_port()}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
-            results = Listener(bench, server.results, "result")
-            assert results.socket.poll(30_000), "the scan did not start"
-            server.stop(signal.SIGKILL)
-            output, _ = simulator.communicate(timeout=60)
-    assert simulator.returncode == 0
-    assert "sent 4,800 spectra" in " ".join(output.split())
