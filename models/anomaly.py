@@ -158,11 +158,14 @@ class ScanTest:
             parts = event_parts(spectra)
             score, window = scan_sparse(*parts, shape, scores, self.model, floor, self.mean, self._spread(exposure))
             return score, window
-        found, expected = self._quanta(spectra, scores, visits, bins, background)
+        found, more = self._quanta(spectra, visits, bins, background)
         if _is_gaussian(self.noise):
             variance = self._read_variance(visits) + floor[:, None] * self._spread(exposure)
-            return _gaussian(windows.sums(found), expected, variance)
-        score, window = scan_bins(found, windows.n_bins, expected, floor, self.mean, self._spread(exposure))
+            return _gaussian(windows.sums(found), scores @ self.model.T + more, variance)
+        turned = self._turned
+        score, window = scan_bins(
+            found, windows.n_bins, scores, turned, more, floor, self.mean, self._spread(exposure)
+        )  # fmt: skip
         return score, window
 
     def unrest(
@@ -177,7 +180,10 @@ class ScanTest:
 
         A window counts the less the fewer quanta it expects, so that none is ruled by a single one.
         """
-        found, expected = self._quanta(spectra, scores, visits, None, background)
+        found, more = self._quanta(spectra, visits, None, background)
+        expected = scores @ self.model.T
+        if more.size:
+            expected += more
         if _is_gaussian(self.noise):
             variance = self._read_variance(visits)
         else:
@@ -202,24 +208,24 @@ class ScanTest:
         spread = self._along @ (known / (known + 1.0)) ** 2
         return np.asarray(spread * _gain(self.noise) ** 2 / _FLOOR, dtype=np.float32)
 
+    @cached_property
+    def _turned(self) -> Float32:
+        """The model by components, (K, n_windows)."""
+        return np.ascontiguousarray(self.model.T)
+
     def _quanta(
-        self,
-        spectra: Counts,
-        scores: Float32,
-        visits: NDArray[Any],
-        bins: Float32 | None,
-        background: Float32 | None,
+        self, spectra: Counts, visits: NDArray[Any], bins: Float32 | None, background: Float32 | None
     ) -> tuple[Float32, Float32]:
-        """Found quanta in bins (n, total_bins), and expected ones in windows (n, n_windows)."""
+        """Found quanta in bins (n, total_bins), and those expected in windows beyond the scores (n or 0, n_windows)."""
         found = self.windows.bins(spectra) if bins is None else bins
-        expected = scores @ self.model.T
+        gain, more = np.float32(_gain(self.noise)), np.zeros((0, self.windows.n_windows), dtype=np.float32)
         if background is not None:
-            expected += self.windows.sums(self.windows.bins(background)) / np.float32(_gain(self.noise))
+            more = self.windows.sums(self.windows.bins(background)) / gain
         if not self.noise.is_poisson:
-            more = np.asarray(visits, dtype=np.float32)[:, None] * self.base
-            found = found / np.float32(_gain(self.noise)) + more
-            expected += self.windows.sums(more)
-        return found, expected
+            each = np.asarray(visits, dtype=np.float32)[:, None] * self.base
+            found, summed = found / gain + each, self.windows.sums(each)
+            more = more + summed if more.size else summed
+        return found, more
 
     def _read_variance(self, visits: NDArray[Any]) -> Float32:
         """Variance (n, 1) of window sums where it does not depend on the signal."""

@@ -32,13 +32,15 @@ class HeldBack:
     def __init__(self, n_positions: int, windows: ScanWindows) -> None:
         self._windows = windows
         self._window = np.full(n_positions, -1, dtype=np.int32)
+        # Rising, and renewed with every change: to look through all positions for each batch would take too long.
+        self._held: Positions = np.zeros(0, dtype=np.int64)
         self._open = np.zeros(windows.n_windows, dtype=np.bool_)
         self._barred = self._open.copy()
 
     @property
     def positions(self) -> Positions:
         """Positions held back, rising."""
-        return np.flatnonzero(self._window >= 0)
+        return self._held
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -53,6 +55,7 @@ class HeldBack:
         """Hold flagged spectra at positions (n,); True for those that teach at once, like a crowd just released."""
         known = self._open[window]
         self._window[index[~known]] = window[~known]
+        self._held = np.union1d(self._held, index[~known].astype(np.int64))
         return np.asarray(known)
 
     def release_crowds(self, by_chance: float) -> Positions:
@@ -72,13 +75,14 @@ class HeldBack:
         held = held[~self._barred[self._window[held]]]
         crowd = _near(np.bincount(self._window[held], minlength=self._open.size), self._windows.n_bins) >= least
         released = held[crowd[self._window[held]]]
-        self._window[released] = -1
+        self.release(released)
         self._open |= crowd
         return released
 
     def release(self, positions: Positions) -> None:
         """Hold these positions no more."""
         self._window[positions] = -1
+        self._held = self._held[self._window[self._held] >= 0]
 
     def bar(self, window: NDArray[np.int64]) -> None:
         """Never release what was flagged in these windows: a defect is no structure, however many positions have it."""
@@ -92,6 +96,7 @@ class HeldBack:
         """Hold exactly these positions."""
         self._window[:] = -1
         self._window[positions] = window
+        self._held = np.unique(positions)
 
 
 def crowd_size(by_chance: float = 0.0) -> int:

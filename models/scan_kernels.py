@@ -34,55 +34,91 @@ def _ratio(n: float, b: float, spread: float, best: float) -> float:
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
+def _fill_bounds(
+    bins: NDArray[np.float32],
+    n_bins: int,
+    low: np.float32,
+    mean: NDArray[np.float32],
+    found: NDArray[np.float32],
+    least: NDArray[np.float32],
+    bound: NDArray[np.float32],
+) -> None:
+    """Window sums, what is expected in them (`least`, at least `low` times the mean), and what no ratio is above."""
+    for w in range(found.shape[0]):
+        found[w] = bins[w]
+    for k in range(1, n_bins):
+        for w in range(found.shape[0]):
+            found[w] += bins[w + k]
+    for w in range(found.shape[0]):
+        b = max(least[w], low * mean[w], np.float32(1e-9))
+        over = max(found[w] - b, np.float32(0.0))
+        least[w] = b
+        bound[w] = np.float32(0.5) * over * over / b
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
+def _largest_ratio(
+    found: NDArray[np.float32],
+    least: NDArray[np.float32],
+    bound: NDArray[np.float32],
+    low: np.float32,
+    spread: NDArray[np.float32],
+) -> tuple[float, int]:
+    """Largest likelihood ratio and its window: the logarithm is only taken where it could win."""
+    window = int(np.argmax(bound))
+    best = _ratio(found[window], least[window], low * spread[window], 0.0)
+    for w in range(bound.shape[0]):
+        if bound[w] > best:
+            ratio = _ratio(found[w], least[w], low * spread[w], best)
+            if ratio > best:
+                best = ratio
+                window = w
+    return best, window
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz", "contract"})
 def scan_bins(
     bins: NDArray[np.float32],
     n_bins: int,
-    expected: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    model: NDArray[np.float32],
+    more: NDArray[np.float32],
     floor: NDArray[np.float32],
     mean: NDArray[np.float32],
     spread: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Largest Poisson likelihood ratio and its window, over all windows of `n_bins` bins.
 
-    The ratio is never above (n - b)^2 / 2b: that is computed for all windows without a branch, and the logarithm only
-    where it could win.
+    The ratio is never above (n - b)^2 / 2b: that is computed for all windows without a branch.
 
     Parameters
     ----------
     bins : ndarray of float32, (n, total_bins)
         Counts.
-    expected : ndarray of float32, (n, n_windows)
-        What the model expects in each window, at least `floor` (n,) times `mean` (n_windows,).
+    scores : ndarray of float32, (n, K)
+    model : ndarray of float32, (K, n_windows)
+        Scores @ this, and `more` (n or 0, n_windows), is what is expected in each window, at least `floor` (n,) times
+        `mean` (n_windows,).
     spread : ndarray of float32, (n_windows,)
         Variance of what is expected, for unit floor.
     """
-    n, n_windows = expected.shape
+    n, n_windows = bins.shape[0], model.shape[1]
     score = np.zeros(n, np.float32)
     window = np.zeros(n, np.int64)
     found = np.zeros(n_windows, np.float32)
     least = np.zeros(n_windows, np.float32)
     bound = np.zeros(n_windows, np.float32)
     for i in range(n):
-        found[:] = 0.0
-        for k in range(n_bins):
+        if more.shape[0]:
+            least[:] = more[i]
+        else:
+            least[:] = np.float32(0.0)
+        for k in range(model.shape[0]):
+            part, times = model[k], scores[i, k]
             for w in range(n_windows):
-                found[w] += bins[i, w + k]
-        low = floor[i]
-        for w in range(n_windows):
-            b = max(expected[i, w], low * mean[w], np.float32(1e-9))
-            over = max(found[w] - b, np.float32(0.0))
-            least[w] = b
-            bound[w] = np.float32(0.5) * over * over / b
-        first = np.argmax(bound)
-        best = _ratio(found[first], least[first], low * spread[first], 0.0)
-        window[i] = first
-        for w in range(n_windows):
-            if bound[w] > best:
-                ratio = _ratio(found[w], least[w], low * spread[w], best)
-                if ratio > best:
-                    best = ratio
-                    window[i] = w
-        score[i] = best
+                least[w] += times * part[w]
+        _fill_bounds(bins[i], n_bins, floor[i], mean, found, least, bound)
+        score[i], window[i] = _largest_ratio(found, least, bound, floor[i], spread)
     return score, window
 
 
