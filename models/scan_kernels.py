@@ -141,6 +141,66 @@ def _fill_windows(
     return n_touched
 
 
+@njit(cache=True, nogil=True)
+def _most_expected(found: float, best: float, limits: NDArray[np.float64]) -> float:
+    """What a window of so many counts may expect at most, to beat the best; `limits` keeps it for few counts."""
+    few = np.int64(found)
+    if few <= 0 or few >= _FEW or few != found:
+        return np.inf
+    if limits[few] < 0.0:
+        limits[few] = few * np.exp(-best / few)
+    return float(limits[few])
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _modelled(scores: NDArray[np.float32], i: int, model: NDArray[np.float32], w: np.uint32) -> float:
+    """Product of a row of scores (n, K) with one of the model (n_windows, K)."""
+    total = np.float32(0.0)
+    for k in range(scores.shape[1]):
+        total += scores[i, k] * model[w, k]
+    return float(total)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _best_touched(
+    held: NDArray[np.float32],
+    touched: NDArray[np.uint32],
+    n_touched: np.uint32,
+    wide: np.uint32,
+    limits: NDArray[np.float64],
+    i: int,
+    scores: NDArray[np.float32],
+    model: NDArray[np.float32],
+    low: float,
+    mean: NDArray[np.float32],
+    spread: NDArray[np.float32],
+) -> tuple[float, np.int64]:
+    """Largest ratio of a spectrum's windows that hold counts, and which it is; those are emptied again."""
+    one, n_windows = np.uint32(1), model.shape[0]
+    best, window = 0.0, np.int64(0)
+    limits[:] = np.inf
+    for q in range(n_touched):
+        u = touched[q]
+        found = held[u]
+        held[u] = 0.0
+        if u + one < wide or u + one - wide >= n_windows:
+            continue
+        w = u + one - wide
+        limit = _most_expected(found, best, limits)
+        expected = max(np.float64(low * mean[w]), 1e-9)
+        if expected >= limit:
+            continue
+        expected = max(expected, _modelled(scores, i, model, w))
+        over, spread_here = found - expected, np.float64(low * spread[w])
+        if expected >= limit or over <= 0.0 or over * over <= 2.0 * (expected + spread_here) * best:
+            continue
+        larger = _ratio(found, expected, spread_here, best)
+        if larger > best:
+            best, window = larger, np.int64(w)
+            limits[:] = -1.0
+    return best, window
+
+
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def scan_sparse(
     values: NDArray[np.float32],
@@ -170,51 +230,19 @@ def scan_sparse(
         Variance of what is expected, for unit floor.
     """
     step, n_bins, total_bins = shape
-    n, n_windows = scores.shape[0], model.shape[0]
-    score = np.zeros(n, np.float32)
-    window = np.zeros(n, np.int64)
+    n = scores.shape[0]
+    score, window = np.zeros(n, np.float32), np.zeros(n, np.int64)
     bin_of = (channels // np.uint32(step)).astype(np.uint32)
     # A bin lies in `n_bins` windows; the first ones of the first bins begin before the spectrum.
     held = np.zeros(total_bins + n_bins, np.float32)
     touched = np.zeros(np.int64(np.diff(indptr).max()) * n_bins, np.uint32)
-    wide, one = np.uint32(n_bins), np.uint32(1)
-    enough = np.zeros(_FEW, np.float64)
+    wide, limits = np.uint32(n_bins), np.zeros(_FEW, np.float64)
     for i in range(n):
-        low = floor[i]
         these = slice(indptr[i], indptr[i + 1])
         n_touched = _fill_windows(values[these], bin_of[these], wide, held, touched)
-        best = 0.0
-        enough[:] = np.inf
-        for q in range(n_touched):
-            u = touched[q]
-            found = held[u]
-            held[u] = 0.0
-            if u + one < wide or u + one - wide >= n_windows:
-                continue
-            w = u + one - wide
-            limit = np.inf
-            few = np.int64(found)
-            if 0 < few < _FEW and few == found:
-                if enough[few] < 0.0:
-                    enough[few] = few * np.exp(-best / few)
-                limit = enough[few]
-            expected = max(np.float64(low * mean[w]), 1e-9)
-            if expected >= limit:
-                continue
-            modelled = np.float32(0.0)
-            for k in range(scores.shape[1]):
-                modelled += scores[i, k] * model[w, k]
-            expected = max(expected, np.float64(modelled))
-            over = found - expected
-            spread_here = np.float64(low * spread[w])
-            if expected >= limit or over <= 0.0 or over * over <= 2.0 * (expected + spread_here) * best:
-                continue
-            larger = _ratio(found, expected, spread_here, best)
-            if larger > best:
-                best = larger
-                window[i] = w
-                enough[:] = -1.0
-        score[i] = best
+        score[i], window[i] = _best_touched(
+            held, touched, n_touched, wide, limits, i, scores, model, floor[i], mean, spread
+        )
     return score, window
 
 

@@ -68,14 +68,10 @@ def simulate(
     linger: panel.Linger = 0.0,
 ) -> None:
     """Simulate an instrument that scans a specimen and sends its spectra."""
-    if specimen == "list":
-        return console.print("\n".join(specimen_names()))
     with errors():
         faults, effects, camera = _switches(fault, effect, detector)
-        if plot is not None or specimen == "all":
-            return _draw(specimen, plot, seed, shape, channels, counts)
-        if library is not None:
-            return _write_library(specimen, library, channels)
+        if _only_shown(specimen, plot, library, seed, shape, channels, counts):
+            return
         sample = load_specimen(specimen, seed=seed, shape=shape, channels=channels)
         dose = sample.counts if counts is None else counts
         where, positions = _places(sample, points, region, order, seed)
@@ -87,10 +83,31 @@ def simulate(
         plan = Plan(positions, passes, dwell, dose_limit, words(actions), obeys_at.value, pieces=pieces)
         _describe(sample, sample.nav_shape if where is None else where.shape, dose, passes)
         link = Link(data, pattern.value, bind, replay, control, obey_advice, wait_subscriber, linger)
-        series = series or series_name(sample.name)
-        job = Job(scenes.make, plan, series, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
+        name = series or series_name(sample.name)
+        job = Job(scenes.make, plan, name, block, crc, deadline_ms, calibrated_at, preload, faults, seed + 2)
         report(run(job, link, speed_of(rate, dwell)))
         scenes.save()
+
+
+def _only_shown(
+    specimen: str,
+    plot: Path | None,
+    library: Path | None,
+    seed: int,
+    shape: tuple[int, int] | None,
+    channels: int | None,
+    counts: float | None,
+) -> bool:
+    """Show or write what is asked for of specimens; False where a scan is asked for."""
+    if specimen == "list":
+        console.print("\n".join(specimen_names()))
+    elif plot is not None or specimen == "all":
+        _draw(specimen, plot, seed, shape, channels, counts)
+    elif library is not None:
+        _write_library(specimen, library, channels)
+    else:
+        return False
+    return True
 
 
 def _switches(
