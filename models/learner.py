@@ -73,15 +73,14 @@ class Learner:
         self._tracker: Tracker | Moments | None = None
         self._scaling: Scaling | None = None
         self._scaled_at = 0.0
-        self._rank = 1
-        self._reach = 1.0
+        self._rank, self._reach = 1, 1.0
+        self._fitted: tuple[Scaling, Float64] | None = None
         self.total: Float64 = np.zeros(n_channels)
         self._profile: Float64 = np.zeros(n_channels)
         self.exposure = 0.0
         self.n_seen = 0
         self._n_values = 0
-        self._weight = 0.0
-        self._least = 0.0
+        self._weight = self._least = 0.0
 
     @property
     def n_kept(self) -> int:
@@ -195,8 +194,7 @@ class Learner:
         # The tail of the scree tells what an estimated noise is like; for counts it is known.
         keep = lead + _SPARE if self.noise.is_poisson else self._keep
         yield from tracker.update_pieces(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), lead, keep)
-        edge = noise_edge(scaling.n_effective, tracker.n_effective) * self._reach
-        self._rank = rank_by_edge(tracker.eigenvalues, edge)
+        self._rank = rank_by_edge(tracker.eigenvalues, self._white_edge(scaling, tracker.n_effective))
 
     def _new_tracker(self) -> Tracker | Moments:
         if self.noise.is_poisson and self.mean_values_per_row <= _MOMENT_VALUES:
@@ -293,18 +291,14 @@ class Learner:
         """Know also what another learner knows, as if all had been learnt here."""
         both = self.learnt().merged(other, self._keep, self._peak_width)
         self.noise, self.total, self._profile = both.noise, both.total, both.profile
-        self.exposure, self._weight, self.n_seen, self._n_values = (
-            both.exposure,
-            both.weight,
-            both.n_seen,
-            both.n_values,
-        )
+        self.exposure, self._weight = both.exposure, both.weight
+        self.n_seen, self._n_values = both.n_seen, both.n_values
         self._tracker, self._scaling, self._scaled_at = both.tracker, both.scaling, 0.0
         # The first spectra of the other are not here: to estimate the noise anew would be to forget them.
         self._prepared, self._estimates_left, self._first = None, [], []
 
     def _state(self, vectors: Float32 | Float64, eigenvalues: Float64, scaling: Scaling, n: float) -> LearntState:
-        edge = noise_edge(scaling.n_effective, n) * self._reach
+        edge = self._white_edge(scaling, n)
         if not self.noise.is_poisson:
             # An estimated noise is never quite white: correlated channels and imperfect gains raise the whole bulk.
             edge *= noise_level(eigenvalues, scaling.n_effective, max(n, 1.0))
@@ -312,6 +306,10 @@ class Learner:
             edge = max(edge, scree_edge(eigenvalues, scaling.n_effective, n))
         rank = min(max(rank_by_edge(eigenvalues, edge), 1), self._config.max_rank, eigenvalues.size)
         return LearntState(vectors[:, :rank], eigenvalues, edge, scaling, n, self.total, self.exposure)
+
+    def _white_edge(self, scaling: Scaling, n: float) -> float:
+        """Where the noise of counts ends."""
+        return noise_edge(scaling.n_effective, n) * self._reach
 
     def measure_reach(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> None:
         """See how far noise reaches past the Marchenko-Pastur edge in the accumulated counts of positions."""
@@ -377,19 +375,24 @@ class Learner:
         if counted is not None:
             counted.cover(index[exposure > 0], self.rows_at_once)
             scaling = self._final_scaling(np.maximum(counted.total, 0.0), np.maximum(counted.profile, 0.0))
-            vectors, values = counted.components(scaling, self._start(scaling), self._keep)
-            return self._state(vectors, values / max(n, 1.0), scaling, n)
-        blocks = self._weighted(store, index, exposure)
-        scaling = self._scaling_of(self._weighted(store, index, exposure, gross=True))
-        vectors, values = fit_components(
-            lambda: (ScaledRows((block,), np.sqrt(squared), scaling) for block, squared in blocks()),
-            scaling.n_groups,
-            self._start(scaling),
-            self._keep,
-        )
+            start, level = self._start(scaling), n * self._white_edge(scaling, n)
+            vectors, values = counted.components(scaling, start, self._keep, level)
+        else:
+            blocks = self._weighted(store, index, exposure)
+            scaling = self._scaling_of(self._weighted(store, index, exposure, gross=True))
+            level = n * self._white_edge(scaling, n) if self.noise.is_poisson else 0.0
+            vectors, values = fit_components(
+                lambda: (ScaledRows((block,), np.sqrt(squared), scaling) for block, squared in blocks()),
+                scaling.n_groups, self._start(scaling), self._keep, level,
+            )  # fmt: skip
+        self._fitted = scaling, vectors
         return self._state(vectors, values / max(n, 1.0), scaling, n)
 
     def _start(self, scaling: Scaling) -> Float64:
+        """Columns near the components: of the last fit, else of what was tracked."""
+        if self._fitted is not None:
+            before, vectors = self._fitted
+            return before.moved(vectors, scaling)
         if isinstance(self._tracker, Moments):
             return self._tracker.solve(scaling)[0]
         if self._tracker is None or self._scaling is None:

@@ -332,25 +332,26 @@ class LinearEngine:
         exposure = self._map.exposure(stored, self.noise)
         self._learner.measure_reach(self._map.store, stored, exposure)
         counted = self._learner.counted_moment(self._map.store, stored, exposure)
-        for _ in range(_MAX_REFITS):
+        state = None
+        for number in range(_MAX_REFITS):
             held = self.held
             state = self._refit(stored[~(held | self._forgetting.outdated)[stored]], counted)
             if state is None:
-                break
+                return self._map.basis()
             self._publish(state)
-            self._retest(stored)
+            self._retest(stored, only_close=number > 0)
             if np.array_equal(held, self.held):
                 break
-        else:
-            state = None
+        if number > 0:
+            self._retest(stored)
         if state is not None:
             self._adopt(state, measured, self._version, None)
         return self._map.basis()
 
-    def _retest(self, stored: NDArray[np.int64]) -> None:
+    def _retest(self, stored: NDArray[np.int64], *, only_close: bool = False) -> None:
         if self._map.published is not None:
             guessed, rows = self._learner.noise_is_guessed, self._learner.rows_at_once
-            self._protection.retest(self._map.published, stored, guessed, rows)
+            self._protection.retest(self._map.published, stored, guessed, rows, only_close and not guessed)
 
     def _refit(self, teach: NDArray[np.int64], counted: CountedMoment | None) -> LearntState | None:
         exposure = self._map.exposure(teach, self.noise)

@@ -27,7 +27,7 @@ _SWEEP_VALUES, _REVIEWED = 1 << 15, 32
 _VARIANCE_FLOOR = 0.1
 _CHANCE = 0.05
 _LEFT = 0.25
-_FIRST_DRAWS, _FINAL_ROWS = 16, 128
+_FIRST_DRAWS, _FINAL_ROWS, _CLOSE = 16, 128, 1024
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Protection:
         self._suspect = np.zeros(n, dtype=np.bool_)
         self._reviewed = 0
         self._n_tested = 0
+        self._window = np.zeros(n, dtype=np.int64)
+        self._final_pool = self.pool
 
     @property
     def held(self) -> NDArray[np.bool_]:
@@ -279,34 +281,50 @@ class Protection:
         chance = self.pool.p_value(left / np.float32(self.pool.dispersion), exposure)
         return np.asarray((chance > self.config.false_alarm) | (left < _LEFT * before))
 
-    def retest(self, published: Published, stored: Positions, guessed: bool, rows: int) -> None:
+    def retest(
+        self, published: Published, stored: Positions, guessed: bool, rows: int, only_close: bool = False
+    ) -> None:
         """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held.
 
         Parameters
         ----------
         rows : int
             Positions whose counts are read together.
+        only_close : bool
+            The model is nearly that of the last time: only what was near a decision then is looked at again.
         """
-        window = np.zeros(stored.size, dtype=np.int64)
-        exposure = self._map.exposure(stored, published.test.noise)
-        for first in range(0, stored.size, rows):
-            part = slice(first, first + rows)
-            self.score[stored[part]], window[part] = self._again(published, stored[part], fitted=True)
-        pool = self._calibrated(published, stored)
-        self.score[stored] /= np.float32(pool.dispersion)
+        some, exposure = stored, self._map.exposure(stored, published.test.noise)
+        if only_close:
+            some = self._close_to_decision(published, stored, exposure)
+        for first in range(0, some.size, rows):
+            part = some[first : first + rows]
+            self.score[part], self._window[part] = self._again(published, part, fitted=True)
+        if not only_close:
+            self._final_pool = self._calibrated(published, stored)
+        pool = self._final_pool
+        self.score[some] /= np.float32(pool.dispersion)
         if guessed:
             bulk = pool.quantiles(LEVELS)
-            self.score[stored] = self._null.correct(self.score[stored], self.score[stored], bulk)
-        self.p_value[stored] = pool.p_value(self.score[stored], exposure)
+            self.score[some] = self._null.correct(self.score[some], self.score[some], bulk)
+        self.p_value[some] = pool.p_value(self.score[some], self._map.exposure(some, published.test.noise))
         alone = carriers(self._map.raw(stored), exposure, published.shrinkage)
         novel = self.p_value[stored] * stored.size < _CHANCE
         novel[alone] = True
         if len(self.accepted):
-            for first in range(0, stored.size, rows):
-                self._look_back(published, stored[first : first + rows])
+            for first in range(0, some.size, rows):
+                self._look_back(published, some[first : first + rows])
             novel &= self.accepted.member[stored] < 0
-        self.held_back.replace(stored[novel], window[novel])
+        self.held_back.replace(stored[novel], self._window[stored[novel]])
         self.held_back.release_crowds(_CHANCE)
+
+    def _close_to_decision(self, published: Published, stored: Positions, exposure: Float64) -> Positions:
+        """Positions that are held, were found novel or carry a component, and those of the highest scores, rising."""
+        few = min(_CLOSE, stored.size)
+        top = np.argpartition(-self.score[stored], few - 1)[:few]
+        alone = carriers(self._map.raw(stored), exposure, published.shrinkage)
+        near = self.held[stored] | (self.p_value[stored] * stored.size < _CHANCE)
+        near[top], near[alone] = True, True
+        return stored[near]
 
     def review(self, published: Published) -> tuple[Positions, Positions]:
         """Test some of the flagged positions again by their accumulated counts.
