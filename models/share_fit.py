@@ -16,37 +16,41 @@ from models.noise import NoiseModel
 from models.share_kernel import fit_rows
 
 _ENOUGH = 0.99
-_FINENESS = (3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 
 
 def pooled_channels(spectra: Float64, enough: float = _ENOUGH) -> NDArray[np.int64]:
     """Group (D,) of each channel, such that sums over groups tell `enough` of what channels tell of the amounts.
 
     Channels in which the spectra (M, D) have the same proportions say the same of a mixture: summing them loses
-    nothing. Proportions are rounded, as coarsely as keeps that share of the Fisher information in every direction, at
-    an even mixture.
+    nothing. The group that loses most is cut in two until no direction has lost more than it may of its Fisher
+    information, at an even mixture. Channels in which nothing is have a group of their own, the last.
     """
     total = spectra.sum(axis=0)
-    lit = total > 0
-    proportion = np.divide(spectra, total, out=np.zeros_like(spectra), where=lit)
-    for fineness in _FINENESS:
-        _, group = np.unique(np.rint(proportion.T * fineness), axis=0, return_inverse=True)
-        group = np.asarray(group, dtype=np.int64).ravel()
-        summed = np.stack([np.bincount(group, row) for row in spectra]).astype(np.float64)
-        if _kept(spectra[:, lit], summed[:, summed.sum(axis=0) > 0]) >= enough:
-            return group
-    return np.arange(spectra.shape[1])
-
-
-def _kept(spectra: Float64, summed: Float64) -> float:
-    """Least share, over directions, of the information about amounts that sums keep."""
-    whole, part = ((s / s.mean(axis=0)) @ s.T for s in (spectra, summed))
+    lit = np.flatnonzero(total > 0)
+    point, weight = (spectra[:, lit] / total[lit]).T, total[lit]
+    whole = (point.T * weight) @ point
     # What channels do not tell either is not lost.
-    nothing = 1e-9 * np.trace(whole) * np.eye(len(whole))
-    whole, part = whole + nothing, part + nothing
-    root = np.linalg.cholesky(whole)
-    back = np.linalg.inv(root)
-    return float(np.linalg.eigvalsh(back @ part @ back.T)[0])
+    root = np.linalg.cholesky(whole + 1e-9 * np.trace(whole) * np.eye(len(whole)))
+    point = np.linalg.solve(root, point.T).T
+    groups = [np.arange(lit.size)]
+    lost = [_scatter(point, weight)]
+    while np.linalg.eigvalsh(np.sum(lost, axis=0))[-1] > 1.0 - enough:
+        worst = int(np.argmax([np.trace(m) for m in lost]))
+        rows, axis = groups[worst], np.linalg.eigh(lost[worst])[1][:, -1]
+        along = point[rows] @ axis
+        above = along > np.average(along, weights=weight[rows])
+        groups[worst : worst + 1] = [rows[~above], rows[above]]
+        lost[worst : worst + 1] = [_scatter(point[r], weight[r]) for r in (rows[~above], rows[above])]
+    group = np.full(total.size, len(groups))
+    for number, rows in enumerate(groups):
+        group[lit[rows]] = number
+    return group
+
+
+def _scatter(point: Float64, weight: Float64) -> Float64:
+    """Information (M, M) that the sum of channels lacks: their weighted scatter about their mean."""
+    away = point - weight @ point / weight.sum()
+    return np.asarray((away.T * weight) @ away)
 
 
 @dataclass(frozen=True)
