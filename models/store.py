@@ -129,14 +129,20 @@ class CountStore:
     def gross(self, index: NDArray[Any]) -> Counts:
         """Accumulated counts (n, D) at positions: CSR where all lie in the log, else dense float32."""
         log = self._log.rows(self._head[index])
-        touched = [(n, r) for n, r in _by_block(index) if self._blocks[n] is not None]
+        touched = [(block, r) for n, r in _by_block(index) if (block := self._blocks[n]) is not None]
         if not touched:
             return log
-        out = log.toarray() if log.nnz else np.zeros((index.size, self.n_channels), dtype=np.float32)
-        for number, rows in touched:
-            block = self._blocks[number]
-            if block is not None:
+        if log.nnz:
+            out = log.toarray()
+            for block, rows in touched:
                 out[rows] += block[index[rows] % _BLOCK]
+            return out
+        # Where nothing has to be added, each number is written once.
+        whole = sum(rows.size for _, rows in touched) == index.size
+        out = (np.empty if whole else np.zeros)((index.size, self.n_channels), dtype=np.float32)
+        for block, rows in touched:
+            at, where = index[rows] % _BLOCK, _as_slice(rows)
+            out[where] = block[_as_slice(at)]
         return out
 
     def background(self, index: NDArray[Any]) -> Float32 | None:
@@ -189,6 +195,13 @@ def _narrowed(counts: NDArray[Any]) -> NDArray[Any]:
     if counts.dtype.kind == "f" and bool(np.all(counts == np.rint(counts))):
         counts = counts.astype(np.int64)
     return counts.astype(narrowest(counts)) if counts.size else counts
+
+
+def _as_slice(rows: NDArray[Any]) -> NDArray[Any] | slice:
+    """Rows that follow on one another as a slice, which is not copied."""
+    if rows.size and int(rows[-1]) - int(rows[0]) + 1 == rows.size and bool(np.all(np.diff(rows) == 1)):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def _by_block(index: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
