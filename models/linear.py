@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.axis import Axis
 from models.base import Basis, BatchResult, Counts, Float32, Float64, Index
+from models.finishing import finish_engine
 from models.forgetting import Forgetting
 from models.grouping import Group, is_spike
 from models.learner import Learner, LearntState
@@ -21,8 +22,7 @@ from models.live_error import LiveError, error_of_map
 from models.merging import arrays_of, merge_into
 from models.noise import NoiseModel
 from models.protection import Protection, Tested
-from models.published import Published, empty_basis, publish, subspace_angle_deg
-from models.refit import CountedMoment
+from models.published import Published, publish, subspace_angle_deg
 from models.scoremap import ScoreMap
 from models.summary import summary_of
 from models.visits import Visits, last_of_each, read_visits
@@ -30,7 +30,6 @@ from models.visits import Visits, last_of_each, read_visits
 FLAG_ANOMALOUS = 1
 _CHUNK_VALUES = 60_000
 _SAMPLE = 4096
-_MAX_REFITS = 4
 
 
 class LinearEngine:
@@ -323,41 +322,8 @@ class LinearEngine:
         Flagged positions that the settled model explains, and those that are a crowd, teach after all; positions that
         alone carry a component are held back, also if they had taught before that could be known.
         """
-        self._learner.flush()
         self._finished = True
-        if self._map.published is None:
-            return empty_basis(self.n_channels)
-        measured = self._map.measured
-        stored = measured[self._map.store.complete(measured)]
-        exposure = self._map.exposure(stored, self.noise)
-        self._learner.measure_reach(self._map.store, stored, exposure)
-        counted = self._learner.counted_moment(self._map.store, stored, exposure)
-        state = None
-        for number in range(_MAX_REFITS):
-            held = self.held
-            state = self._refit(stored[~(held | self._forgetting.outdated)[stored]], counted)
-            if state is None:
-                return self._map.basis()
-            self._publish(state)
-            self._retest(stored, only_close=number > 0)
-            if np.array_equal(held, self.held):
-                break
-        if number > 0:
-            self._retest(stored)
-        if state is not None:
-            self._adopt(state, measured, self._version, None)
-        return self._map.basis()
-
-    def _retest(self, stored: NDArray[np.int64], *, only_close: bool = False) -> None:
-        if self._map.published is not None:
-            guessed, rows = self._learner.noise_is_guessed, self._learner.rows_at_once
-            self._protection.retest(self._map.published, stored, guessed, rows, only_close and not guessed)
-
-    def _refit(self, teach: NDArray[np.int64], counted: CountedMoment | None) -> LearntState | None:
-        exposure = self._map.exposure(teach, self.noise)
-        if not (exposure > 0).any():
-            return None
-        return self._learner.refit(self._map.store, teach, exposure, counted)
+        return finish_engine(self)
 
     def window(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> tuple[Float32, Float32]:
         """Denoised and raw counts (n,) of positions (or all) in a half-open channel range, NaN where not measured."""

@@ -19,6 +19,8 @@ from models.store import CountStore
 from models.turns import Turns
 from models.uncertainty import linear_error
 
+_ROWS = 1024
+
 
 class ScoreMap:
     """What is known of each position under the published basis.
@@ -61,6 +63,7 @@ class ScoreMap:
         self.n_visits += index.size
         add_at(self.totals, index, total)
         add_at(self.visits, index, np.uint32(1))
+        self.store.leaving = lambda leaving: self._reproject_last(np.setdiff1d(leaving, index))
         self.store.add(index, counts)
         # The first visit under this basis makes a position exact; later ones keep it as it is.
         self.exact[index[fresh]] = self.published is not None
@@ -165,6 +168,12 @@ class ScoreMap:
         self._set(index, self.published.project(counts))
         background = self.store.background(index)
         return (counts, None) if background is None else (as_float32(as_dense(counts) + background), background)
+
+    def _reproject_last(self, leaving: NDArray[np.int64]) -> None:
+        """Make scores exact as long as there are counts; visits that are being taken are not in the scores yet."""
+        leaving = leaving[(self.visits[leaving] > 0) & ~self.exact[leaving]]
+        for first in range(0, leaving.size, _ROWS):
+            self.reproject(leaving[first : first + _ROWS])
 
     def window(self, index: NDArray[Any], lo: int, hi: int) -> tuple[Float32, Float32]:
         """Denoised and raw counts (n,) of positions in channels lo to hi, NaN where not measured (raw: or stored)."""

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from models.kernels import copy_ranges
 
-_PAGE = 1 << 20
+_LEAST_PAGE, _PAGE = 1 << 14, 1 << 20
 
 
 def narrowest(counts: NDArray[Any], held: NDArray[Any] | None = None) -> np.dtype[Any]:
@@ -29,7 +29,8 @@ class SegmentLog:
     """Sparse spectra one after the other in pages; each segment knows the earlier one of its position.
 
     Pages are never moved, so that growing takes no longer late in a scan than early; each page keeps its counts in the
-    narrowest integers that hold them (or float32). Segments that nothing refers to any more are not freed.
+    narrowest integers that hold them (or float32). A new page is a quarter of what there is, within bounds. Segments
+    that nothing refers to any more are not freed.
     """
 
     def __init__(self, n_channels: int) -> None:
@@ -38,23 +39,26 @@ class SegmentLog:
         self._channels: list[NDArray[Any]] = []
         self._counts: list[NDArray[Any]] = []
         self._filled = 0
+        self._size = self._page_bytes = 0
         self._n_segments = 0
-        self._table = np.empty((0, 4), dtype=np.int64)  # page, start, length, previous segment
+        self._table = np.empty((0, 4), dtype=np.int32)  # page, start, length, previous segment
 
     @property
     def bytes_used(self) -> int:
         """Memory of pages and table."""
-        pages = sum(a.nbytes for a in self._channels) + sum(a.nbytes for a in self._counts)
-        return int(pages + self._table.nbytes)
+        return int(self._page_bytes + self._table.nbytes)
 
     def cost(self, counts: sparse.csr_array) -> int:
         """Bytes that appending would add."""
         dtype = narrowest(counts.data)
-        table = 32 * (_capacity(self._n_segments + counts.shape[0], len(self._table)) - len(self._table))
+        table = 16 * (_capacity(self._n_segments + counts.shape[0], len(self._table)) - len(self._table))
         if self._fits(counts.nnz):
             wider = np.promote_types(self._counts[-1].dtype, dtype).itemsize - self._counts[-1].itemsize
             return int(table + wider * self._counts[-1].size)
-        return int(table + max(_PAGE, counts.nnz) * (self._channel_type.itemsize + dtype.itemsize))
+        return int(table + self._page_size(counts.nnz) * (self._channel_type.itemsize + dtype.itemsize))
+
+    def _page_size(self, nnz: int) -> int:
+        return max(min(_PAGE, max(_LEAST_PAGE, self._size // 4)), nnz)
 
     def _fits(self, nnz: int) -> bool:
         return bool(self._channels) and self._filled + nnz <= self._channels[-1].size
@@ -76,21 +80,24 @@ class SegmentLog:
 
     def _reserve(self, nnz: int, n: int, dtype: np.dtype[Any]) -> None:
         if not self._fits(nnz):
-            size = max(_PAGE, nnz)
+            size = self._page_size(nnz)
             self._channels.append(np.empty(size, dtype=self._channel_type))
             self._counts.append(np.empty(size, dtype=dtype))
-            self._filled = 0
-        self._counts[-1] = self._counts[-1].astype(np.promote_types(self._counts[-1].dtype, dtype), copy=False)
+            self._page_bytes += self._channels[-1].nbytes + self._counts[-1].nbytes
+            self._filled, self._size = 0, self._size + size
+        narrow = self._counts[-1]
+        self._counts[-1] = narrow.astype(np.promote_types(narrow.dtype, dtype), copy=False)
+        self._page_bytes += self._counts[-1].nbytes - narrow.nbytes
         capacity = _capacity(self._n_segments + n, len(self._table))
         if capacity > len(self._table):
-            table = np.empty((capacity, 4), dtype=np.int64)
+            table = np.empty((capacity, 4), dtype=np.int32)
             table[: len(self._table)] = self._table
             self._table = table
 
     def rows(self, heads: NDArray[np.int64]) -> sparse.csr_array:
         """Accumulated rows (n, D), float32, from the newest segments (n,) of positions; channels may repeat."""
         owner, segment = self._chains(heads)
-        page, start, length, _ = self._table[segment].T
+        page, start, length, _ = self._table[segment].T.astype(np.int64)
         indptr = np.zeros(heads.size + 1, dtype=np.int64)
         np.cumsum(np.bincount(owner, length, minlength=heads.size), out=indptr[1:])
         target = np.concatenate([[0], np.cumsum(length)[:-1]]) if length.size else length

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,27 @@ from models.base import Counts, Float32, Float64
 from models.segments import SegmentLog, narrowest
 
 _BLOCK = 256
+_PARTS = 16
+_GIVEN_UP = (0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15)
+"""Parts of the map in the order in which they are given up, but for the last: what is left lies evenly over the map."""
 
 
 class CountStore:
     """Accumulated counts (n_positions, n_channels): a log of sparse segments, or dense blocks of narrow integers.
 
     Sparse data (few non-zero channels) is appended to a log of (channel, count) segments, chained per position; dense
-    data lies in blocks of 256 positions, each in the narrowest type that holds it. A position may have both parts.
+    data lies in blocks of 256 positions, each in the narrowest type that holds it. A position may have both.
+
+    Every 16th block of positions belongs to the same part of the map. At the limit one part after the other is given
+    up: its counts are forgotten, later ones are not kept, and its positions are not complete any more, while all others
+    stay complete. Each part is a sample of the map, so that what can be fitted at the end is one of it all.
 
     Parameters
     ----------
     n_positions, n_channels : int
         Size of the scan and of a spectrum.
     limit_bytes : int
-        Memory that counts may take; a visit that does not fit is not stored, and its position is not complete any more.
+        Memory that counts may take.
     """
 
     def __init__(self, n_positions: int, n_channels: int, limit_bytes: int = 4 << 30) -> None:
@@ -36,7 +43,15 @@ class CountStore:
         self._blocks: list[NDArray[Any] | None] = [None] * (-(-n_positions // _BLOCK))
         self._block_bytes = 0
         self._head = np.full(n_positions, -1, dtype=np.int64)
-        self._log = SegmentLog(n_channels)
+        self._logs = [SegmentLog(n_channels) for _ in range(_PARTS)]
+        block = np.arange(len(self._blocks))
+        # Moved on from row to row of blocks, so that no column of the map is of one part.
+        self._part_of_block = ((block + 5 * (block // _PARTS)) % _PARTS).astype(np.int8)
+        self._part = np.repeat(self._part_of_block, _BLOCK)[:n_positions]
+        self._gone = np.zeros(_PARTS, dtype=np.bool_)
+        self.leaving: Callable[[NDArray[np.int64]], None] | None = None
+        """Told which positions will not be complete any more, while they still are."""
+        self._to_give_up = [p for p in _GIVEN_UP if p in self._part_of_block][:-1]
 
     @property
     def n_positions(self) -> int:
@@ -51,7 +66,7 @@ class CountStore:
     @property
     def bytes_used(self) -> int:
         """Memory held for counts."""
-        return self._block_bytes + self._log.bytes_used
+        return self._block_bytes + sum(log.bytes_used for log in self._logs)
 
     def complete(self, index: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of these positions hold every count they were given."""
@@ -69,21 +84,43 @@ class CountStore:
     def clear(self, index: NDArray[Any]) -> None:
         """Forget the counts of positions."""
         self._head[index] = -1
-        self._complete[index] = True
+        self._complete[index] = ~self._gone[self._part[index]]
         for number, rows in _by_block(index):
             block = self._blocks[number]
             if block is not None:
                 block[index[rows] % _BLOCK] = 0
 
     def _add_sparse(self, index: NDArray[Any], counts: sparse.csr_array) -> None:
-        if self.bytes_used + self._log.cost(counts) > self._limit:
+        for part, rows in _by_number(self._part[index]):
+            # A position that comes several times in one block: one round for each time.
+            for some in _rounds(index[rows]):
+                take = rows[some]
+                self._append(part, index[take], counts if take.size == index.size else counts[take])
+
+    def _append(self, part: int, index: NDArray[Any], counts: sparse.csr_array) -> None:
+        if self._gone[part] or not self._has_room(part, self._logs[part].cost(counts)):
             self._complete[index] = False
             return
-        # A position that comes several times in one block: one round for each time.
-        for rows in _rounds(index):
-            part = counts if rows.size == index.size else counts[rows]
-            where = index[rows]
-            self._head[where] = self._log.append(part, self._head[where])
+        self._head[index] = self._logs[part].append(counts, self._head[index])
+
+    def _has_room(self, part: int, cost: int) -> bool:
+        """Whether so many bytes can be added to a part; others, or itself, are given up for them."""
+        while self.bytes_used + cost > self._limit and not self._gone[part]:
+            if not self._to_give_up:
+                return False
+            self._give_up(self._to_give_up.pop(0))
+        return not self._gone[part]
+
+    def _give_up(self, part: int) -> None:
+        positions = np.flatnonzero(self._part == part)
+        if self.leaving is not None:
+            self.leaving(positions)
+        self._gone[part] = True
+        self._head[positions], self._complete[positions] = -1, False
+        self._logs[part] = SegmentLog(self.n_channels)
+        for number in np.flatnonzero(self._part_of_block == part):
+            block, self._blocks[number] = self._blocks[number], None
+            self._block_bytes -= 0 if block is None else block.nbytes
 
     def _add_dense(self, index: NDArray[Any], counts: NDArray[Any]) -> None:
         for number, rows in _by_block(index):
@@ -93,8 +130,7 @@ class CountStore:
                 self._add_to_block(number, index[take], part)
 
     def _add_to_block(self, number: int, index: NDArray[Any], counts: NDArray[Any]) -> None:
-        local = index % _BLOCK
-        block = self._blocks[number]
+        local, block = index % _BLOCK, self._blocks[number]
         held = None if block is None else block[local]
         need = narrowest(counts, held)
         if block is None or block.dtype != np.promote_types(block.dtype, need):
@@ -113,7 +149,7 @@ class CountStore:
         dtype = need if block is None else np.promote_types(block.dtype, need)
         dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
         cost = size * self.n_channels * dtype.itemsize - (0 if block is None else block.nbytes)
-        if self.bytes_used + cost > self._limit:
+        if not self._has_room(int(self._part_of_block[number]), cost):
             return None
         grown = np.zeros((size, self.n_channels), dtype=dtype)
         if block is not None:
@@ -128,7 +164,7 @@ class CountStore:
 
     def gross(self, index: NDArray[Any]) -> Counts:
         """Accumulated counts (n, D) at positions: CSR where all lie in the log, else dense float32."""
-        log = self._log.rows(self._head[index])
+        log = self._segments(index)
         touched = [(block, r) for n, r in _by_block(index) if (block := self._blocks[n]) is not None]
         if not touched:
             return log
@@ -144,6 +180,14 @@ class CountStore:
             at, where = index[rows] % _BLOCK, _as_slice(rows)
             out[where] = block[_as_slice(at)]
         return out
+
+    def _segments(self, index: NDArray[Any]) -> sparse.csr_array:
+        """What lies in the logs at positions (n, D), float32."""
+        parts = [(rows, self._logs[part].rows(self._head[index[rows]])) for part, rows in _by_number(self._part[index])]
+        if len(parts) == 1:
+            return parts[0][1]
+        stacked = sparse.csr_array(sparse.vstack([log for _, log in parts], format="csr"))
+        return stacked[np.argsort(np.concatenate([rows for rows, _ in parts]))]
 
     def background(self, index: NDArray[Any]) -> Float32 | None:
         """What `rows` leaves out of the counts of positions, (n, D); nothing here."""
@@ -179,7 +223,7 @@ class CountStore:
         """Counts in channels lo to hi (half-open) at positions, (n,)."""
         out = np.empty(index.size)
         for first in range(0, index.size, 4096):
-            part = self._log.rows(self._head[index[first : first + 4096]])
+            part = self._segments(index[first : first + 4096])
             inside = (part.indices >= lo) & (part.indices < hi)
             summed = np.concatenate([[0.0], np.cumsum(part.data * inside, dtype=np.float64)])
             out[first : first + 4096] = np.diff(summed[part.indptr])
@@ -206,11 +250,15 @@ def _as_slice(rows: NDArray[Any]) -> NDArray[Any] | slice:
 
 def _by_block(index: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Block numbers, and which of the positions lie in each, in order."""
-    number = index.astype(np.int64) // _BLOCK
+    return _by_number(index.astype(np.int64) // _BLOCK)
+
+
+def _by_number(number: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Which rows have each number that there is, in order."""
     if not number.size:
         return
     if number[0] == number[-1] and bool(np.all(number == number[0])):
-        yield int(number[0]), np.arange(index.size)
+        yield int(number[0]), np.arange(number.size)
         return
     order = np.argsort(number, kind="stable")
     found, first = np.unique(number[order], return_index=True)

@@ -77,25 +77,51 @@ def test_floats_are_kept_in_single_precision() -> None:
     assert store.bytes_used == 300 * 64 * 4
 
 
-def test_the_limit_is_kept_and_said() -> None:
+@pytest.mark.parametrize(("as_sparse", "limit", "steps"), [(True, 4 << 20, 4), (False, 5 << 18, 2)])
+def test_at_the_limit_a_map_is_given_up_part_by_part(as_sparse: bool, limit: int, steps: int) -> None:
+    """Never more than is allowed; what is complete is exact, and is a share of the map that shrinks with what comes."""
+    n = 64 * 256
+    store, index, everything = CountStore(n, 64, limit_bytes=limit), np.arange(64 * 256), np.zeros((64 * 256, 64))
+    shares = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        counts = rng.poisson(0.3 if as_sparse else 40.0 * 1.5**seed, (n, 64)).astype(np.uint16)
+        everything += counts
+        for first in range(0, n, 200):
+            part = index[first : first + 200]
+            store.add(part, sparse.csr_array(counts[part]) if as_sparse else counts[part])
+            assert store.bytes_used <= limit
+        complete = np.flatnonzero(store.complete(index))
+        shares.append(complete.size / n)
+        assert np.array_equal(held(store, complete), everything[complete])
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1.0
+    assert len(set(shares)) >= steps
+    assert 0.1 < shares[-1] < 0.7
+    # What is left is of every quarter of the map alike.
+    quarters = np.add.reduceat(store.complete(index), np.arange(4) * n // 4)
+    assert quarters.min() > 0.5 * quarters.max()
+
+
+def test_a_map_of_one_part_keeps_what_it_has() -> None:
+    store = CountStore(100, 64, limit_bytes=100_000)
+    for seed in range(40):
+        store.add(np.arange(0, 100, 1 + seed % 2), sparse.csr_array(counts_of(seed, 0.5)[: 100 // (1 + seed % 2)]))
+    assert store.bytes_used <= 100_000
+    assert not store.complete(np.arange(100)).all()
+
+
+def test_what_was_given_up_is_not_complete_again() -> None:
     store = CountStore(1024, 64, limit_bytes=2 * 256 * 64)
     counts = np.ones((1024, 64), np.uint8)
     store.add(np.arange(1024), counts)
     assert store.bytes_used <= 2 * 256 * 64
-    complete = store.complete(np.arange(1024))
-    assert complete[:512].all()
-    assert not complete[512:].any()
-    assert np.array_equal(held(store, np.arange(512)), counts[:512])
-
-
-def test_the_limit_holds_for_sparse_counts() -> None:
-    limit = 5 << 20
-    store = CountStore(4096, 64, limit_bytes=limit)
-    for seed in range(40):
-        counts = np.random.default_rng(seed).poisson(0.5, (4096, 64)).astype(np.uint8)
-        store.add(np.arange(4096), sparse.csr_array(counts))
-    assert store.bytes_used <= limit
-    assert not store.complete(np.arange(4096)).any()
+    gone = np.flatnonzero(~store.complete(np.arange(1024)))
+    assert gone.size == 512
+    store.add(gone, counts[gone], replace=True)
+    assert not store.complete(gone).any()
+    left = np.setdiff1d(np.arange(1024), gone)
+    assert np.array_equal(held(store, left), counts[left])
 
 
 def test_chunks_cover_everything_once() -> None:
