@@ -183,6 +183,8 @@ class CountStore:
 
     def _segments(self, index: NDArray[Any]) -> sparse.csr_array:
         """What lies in the logs at positions (n, D), float32."""
+        if not index.size:
+            return self._logs[0].rows(self._head[index])
         parts = [(rows, self._logs[part].rows(self._head[index[rows]])) for part, rows in _by_number(self._part[index])]
         if len(parts) == 1:
             return parts[0][1]
