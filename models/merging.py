@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LEARNT, _MAP = "learnt/", "map/"
 _ROWS = 4096
+_ROUNDS = 3
 
 
 def arrays_of(engine: LinearEngine) -> Arrays:
@@ -42,7 +43,7 @@ def merge_into(engine: LinearEngine, arrays: Mapping[str, NDArray[Any]]) -> None
     """Let an engine know also what another one knew.
 
     Counts and visits add up, and what both learnt is put together (`Learnt.merged`) and published. Spectra that either
-    held back from teaching are tested again by what both know: an engine that had seen little flags much.
+    held back from teaching are tested again by what both know, and what those teach is published too.
 
     Raises
     ------
@@ -66,8 +67,10 @@ def merge_into(engine: LinearEngine, arrays: Mapping[str, NDArray[Any]]) -> None
     engine._forgetting.changes += int(arrays["changes"][0])
     engine._protection.novelty_due = True
     engine.revision += 1
-    _publish(engine)
-    _reconsider(engine)
+    for _ in range(_ROUNDS):
+        _publish(engine)
+        if not _reconsider(engine):
+            break
 
 
 def _publish(engine: LinearEngine) -> None:
@@ -83,14 +86,17 @@ def _publish(engine: LinearEngine) -> None:
     engine._adopt(state, score_map.measured, engine.basis.version if engine.basis is not None else 1, None)
 
 
-def _reconsider(engine: LinearEngine) -> None:
-    """Test what is held back; what is no longer anomalous teaches."""
+def _reconsider(engine: LinearEngine) -> bool:
+    """Test what is held back; what is no longer anomalous teaches, and so do crowds: whether there were any.
+
+    What a worker flagged while it had seen little is much of what it knows; a crowd may be of several workers.
+    """
     score_map, published, protection = engine._map, engine._map.published, engine._protection
     held = protection.held_back.positions
     held = held[score_map.store.complete(held)]
     read = score_map.reproject(held)
     if published is None or read is None:
-        return
+        return False
     exposure = score_map.exposure(held, engine.noise)
     scores = published.shrinkage.apply(score_map.raw(held), exposure)
     score = published.test(read[0], scores, exposure, score_map.visits[held], None, read[1])[0]
@@ -98,10 +104,13 @@ def _reconsider(engine: LinearEngine) -> None:
     engine.anomaly[held] = np.fmin(engine.anomaly[held], score)
     engine.p_value[held] = np.fmax(engine.p_value[held], protection.pool.p_value(score, exposure))
     released = held[engine.p_value[held] > engine.config.false_alarm]
+    protection.held_back.release(released)
+    crowds = protection.held_back.release_crowds()
+    released = np.union1d(released, crowds[score_map.store.complete(crowds)])
     if released.size:
-        protection.held_back.release(released)
         engine._learner.add(engine._read_stored(released))
         engine._protection.novelty_due = True
+    return bool(released.size)
 
 
 def _named(prefix: str, arrays: Arrays) -> Arrays:

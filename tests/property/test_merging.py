@@ -128,8 +128,8 @@ def test_engines_of_any_split_end_with_as_good_a_map(split: tuple[int, list[int]
     common = everywhere[~(one.held | whole.held)]
     assert common.size > 0.95 * N
     live, live_whole = (weighted_error(e.denoise(common), truth[common]) for e in (one, whole))
-    # What a worker flagged while it had seen little teaches at the end; of a few hundred spectra each one counts.
-    assert live <= 1.25 * live_whole
+    # Moments are exact whoever summed them, histories are cut off by each worker on its own.
+    assert live <= (1.1 if counts < 100 else 1.2) * live_whole
     for engine in (one, whole):
         engine.finish()
     final, final_whole = (weighted_error(e.denoise(everywhere), truth) for e in (one, whole))

@@ -1,7 +1,7 @@
 """Whatever visits come in whatever layout: the store holds their sums, or says that it does not."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
@@ -22,6 +22,7 @@ visits = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(visits, st.sampled_from([0, 200, 1 << 30]))
 def test_the_store_holds_the_sums(blocks: list[tuple[np.ndarray, str, int, bool, bool]], limit: int) -> None:
     store = CountStore(P, D, limit_bytes=limit)
