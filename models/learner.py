@@ -78,8 +78,7 @@ class Learner:
         self.total: Float64 = np.zeros(n_channels)
         self._profile: Float64 = np.zeros(n_channels)
         self.exposure = 0.0
-        self.n_seen = 0
-        self._n_values = 0
+        self.n_seen = self._n_values = 0
         self._weight = self._least = 0.0
 
     @property
