@@ -105,7 +105,7 @@ def _reconsider(engine: LinearEngine) -> bool:
     engine.p_value[held] = np.fmax(engine.p_value[held], protection.pool.p_value(score, exposure))
     released = held[engine.p_value[held] > engine.config.false_alarm]
     protection.held_back.release(released)
-    crowds = protection.held_back.release_crowds()
+    crowds = protection.held_back.release_crowds(engine.config.false_alarm * score_map.n_visits)
     released = np.union1d(released, crowds[score_map.store.complete(crowds)])
     if released.size:
         engine._learner.add(engine._read_stored(released))
