@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,30 @@ def narrowest(counts: NDArray[Any], held: NDArray[Any] | None = None) -> np.dtyp
     if low >= 0:
         return np.min_scalar_type(high)
     return np.promote_types(np.min_scalar_type(low), np.min_scalar_type(-max(high, 1)))
+
+
+class Rows(NamedTuple):
+    """Sparse spectra as CSR keeps them: values and channels of all, and where each spectrum ends (n + 1,)."""
+
+    values: NDArray[Any]
+    channels: NDArray[Any]
+    indptr: NDArray[Any]
+
+    @classmethod
+    def of(cls, counts: sparse.csr_array) -> Rows:
+        """Of CSR spectra, without a copy."""
+        return cls(counts.data, counts.indices, counts.indptr)
+
+    def slice(self, some: slice) -> Rows:
+        """Spectra that follow one another, without a copy: scipy takes longer to slice than they take to be stored."""
+        indptr = self.indptr[some.start : some.stop + 1]
+        inside = slice(int(indptr[0]), int(indptr[-1]))
+        return Rows(self.values[inside], self.channels[inside], indptr - indptr[0])
+
+    @property
+    def n(self) -> int:
+        """How many spectra."""
+        return int(self.indptr.size) - 1
 
 
 class SegmentLog:
@@ -48,14 +72,14 @@ class SegmentLog:
         """Memory of pages and table."""
         return int(self._page_bytes + self._table.nbytes)
 
-    def cost(self, counts: sparse.csr_array) -> int:
+    def cost(self, rows: Rows) -> int:
         """Bytes that appending would add."""
-        dtype = narrowest(counts.data)
-        table = 16 * (_capacity(self._n_segments + counts.shape[0], len(self._table)) - len(self._table))
-        if self._fits(counts.nnz):
+        dtype, nnz = narrowest(rows.values), rows.values.size
+        table = 16 * (_capacity(self._n_segments + rows.n, len(self._table)) - len(self._table))
+        if self._fits(nnz):
             wider = np.promote_types(self._counts[-1].dtype, dtype).itemsize - self._counts[-1].itemsize
             return int(table + wider * self._counts[-1].size)
-        return int(table + self._page_size(counts.nnz) * (self._channel_type.itemsize + dtype.itemsize))
+        return int(table + self._page_size(nnz) * (self._channel_type.itemsize + dtype.itemsize))
 
     def _page_size(self, nnz: int) -> int:
         return max(min(_PAGE, max(_LEAST_PAGE, self._size // 4)), nnz)
@@ -63,17 +87,17 @@ class SegmentLog:
     def _fits(self, nnz: int) -> bool:
         return bool(self._channels) and self._filled + nnz <= self._channels[-1].size
 
-    def append(self, counts: sparse.csr_array, previous: NDArray[np.int64]) -> NDArray[np.int64]:
+    def append(self, rows: Rows, previous: NDArray[np.int64]) -> NDArray[np.int64]:
         """Add one segment for each row (n,), chained to `previous` (-1: none); returns the new segments' numbers."""
-        n, nnz = counts.shape[0], int(counts.indptr[-1])
-        self._reserve(nnz, n, narrowest(counts.data))
+        n, nnz = rows.n, int(rows.indptr[-1])
+        self._reserve(nnz, n, narrowest(rows.values))
         first, at = self._n_segments, self._filled
-        self._channels[-1][at : at + nnz] = counts.indices[:nnz]
-        self._counts[-1][at : at + nnz] = counts.data[:nnz]
+        self._channels[-1][at : at + nnz] = rows.channels[:nnz]
+        self._counts[-1][at : at + nnz] = rows.values[:nnz]
         table = self._table[first : first + n]
         table[:, 0] = len(self._channels) - 1
-        table[:, 1] = at + counts.indptr[:-1]
-        table[:, 2] = np.diff(counts.indptr)
+        table[:, 1] = at + rows.indptr[:-1]
+        table[:, 2] = np.diff(rows.indptr)
         table[:, 3] = previous
         self._filled, self._n_segments = at + nnz, first + n
         return np.arange(first, first + n)

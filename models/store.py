@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64
-from models.segments import SegmentLog, narrowest
+from models.segments import Rows, SegmentLog, narrowest
 
 _BLOCK = 256
 _PARTS = 16
@@ -91,17 +91,22 @@ class CountStore:
                 block[index[rows] % _BLOCK] = 0
 
     def _add_sparse(self, index: NDArray[Any], counts: sparse.csr_array) -> None:
-        for part, rows in _by_number(self._part[index]):
+        if bool((index[1:] > index[:-1]).all()):
+            rows = Rows.of(counts)
+            for part, run in _runs(self._part[index]):
+                self._append(part, index[run], rows.slice(run))
+            return
+        for part, some in _by_number(self._part[index]):
             # A position that comes several times in one block: one round for each time.
-            for some in _rounds(index[rows]):
-                take = rows[some]
-                self._append(part, index[take], counts if take.size == index.size else counts[take])
+            for once in _rounds(index[some]):
+                take = some[once]
+                self._append(part, index[take], Rows.of(counts if take.size == index.size else counts[take]))
 
-    def _append(self, part: int, index: NDArray[Any], counts: sparse.csr_array) -> None:
-        if self._gone[part] or not self._has_room(part, self._logs[part].cost(counts)):
+    def _append(self, part: int, index: NDArray[Any], rows: Rows) -> None:
+        if self._gone[part] or not self._has_room(part, self._logs[part].cost(rows)):
             self._complete[index] = False
             return
-        self._head[index] = self._logs[part].append(counts, self._head[index])
+        self._head[index] = self._logs[part].append(rows, self._head[index])
 
     def _has_room(self, part: int, cost: int) -> bool:
         """Whether so many bytes can be added to a part; others, or itself, are given up for them."""
@@ -265,6 +270,14 @@ def _by_number(number: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     order = np.argsort(number, kind="stable")
     found, first = np.unique(number[order], return_index=True)
     yield from zip(found.tolist(), np.split(order, first[1:]), strict=True)
+
+
+def _runs(number: NDArray[Any]) -> Iterator[tuple[int, slice]]:
+    """Runs of equal numbers, in order."""
+    ends = np.append(np.flatnonzero(number[1:] != number[:-1]) + 1, number.size).tolist()
+    for first, last in zip([0, *ends], ends, strict=False):
+        if first < last:
+            yield int(number[first]), slice(first, last)
 
 
 def _rounds(index: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
