@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamer.config import PipelineConfig
 from streamer.events import Event, Publish
 from streamer.pipeline import Pipeline
-from streamer.wire import Part, encode_header, encode_image, encode_series_end
+from streamer.wire import Control, Part, encode_header, encode_image, encode_series_end
 from streamer.wire.items import Arrived, Idle, Item, Tick
 
 MS = 1_000_000
@@ -76,3 +76,15 @@ def results(events: list[Event], topic: str) -> list[Any]:
 def run(scene: Scene, config: PipelineConfig | None = None, **keys: Any) -> tuple[Pipeline, list[Event]]:
     pipeline = Pipeline(config or PipelineConfig())
     return pipeline, feed_all(pipeline, scene.items(**keys))
+
+
+def end_of(events: Any) -> dict[str, Any]:
+    """Books of the only end of a series."""
+    ends = [r.head for r in results(events, "series") if r.head["event"] == "end"]
+    assert len(ends) == 1
+    return dict(ends[0])
+
+
+def ask(pipeline: Pipeline, val: str, **params: Any) -> Control:
+    """Answer to a request that changes nothing."""
+    return pipeline.answer(Control("cmd", 1, val, params), "boot")
