@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -162,7 +163,7 @@ class Discovery:
             return []
         self._version = basis.version
         found = self._components.look(engine, ended=ended)
-        self._carriers = [group for group in found if engine.join(group) < 0]
+        self._carriers = [g for g in found if engine.join(g) < 0 and not self._is_told(g, as_phase=True)]
         for group in (*engine.groups, *self._carriers):
             self._follow(group, engine, axis)
         if ended:
@@ -189,7 +190,7 @@ class Discovery:
         """Propose and accept, as evidence and settings have it; return what is new of groups."""
         events: list[Event] = []
         for found in self.found:
-            if found.state == "open" and _is_proposed(found.group):
+            if found.state == "open" and is_proposed(found.group, config.false_alarm):
                 found.state = "proposed"
             if found.state == "proposed" and config.accept:
                 name = found.candidates[0] if found.candidates else f"unknown {found.number}"
@@ -204,12 +205,17 @@ class Discovery:
         """Take phases that few positions are of for groups, until somebody names them."""
         for number, group in minor_phases(phases, engine, config.minor_phase) if phases is not None else ():
             known = next((f for f in self.found if f.group.kind == "phase" and f.phase == number), None)
-            if known is None:
+            if known is None and not self._is_told(group, as_phase=False):
                 window = self._window(group, engine, axis)
                 candidates = self._words(window, axis)
                 self.found.append(Found(len(self.found), group, window, candidates, phase=number))
-            elif known.state != "dismissed":
+            elif known is not None and known.state != "dismissed":
                 known.group = group
+
+    def _is_told(self, group: Group, *, as_phase: bool) -> bool:
+        """Whether a group of the one kind or the other has half of these positions."""
+        some = [f.group.positions for f in self.found if (f.group.kind == "phase") is as_phase]
+        return any(_overlap(positions, group.positions) for positions in some)
 
     def _follow(self, group: Group, engine: LinearEngine, axis: Axis) -> None:
         """Take a group for the one that it was before, or for a new one."""
@@ -243,8 +249,7 @@ class Discovery:
                 if group.feature == found.feature:
                     return found
                 continue
-            shared = np.intersect1d(group.positions, found.group.positions, assume_unique=True).size
-            if 2 * shared > min(group.positions.size, found.group.positions.size):
+            if _overlap(group.positions, found.group.positions):
                 return found
             if found.state == "dismissed" and found.group.kind == group.kind and found.group.window == group.window:
                 return found
@@ -330,6 +335,16 @@ class Discovery:
         return [found.summary() for found in self.found]
 
 
-def _is_proposed(group: Group) -> bool:
-    """Whether there is enough evidence for a phase."""
-    return group.kind in _KINDS and group.evidence > ENOUGH and group.positions.size >= _LEAST_POSITIONS
+def _overlap(a: NDArray[np.int64], b: NDArray[np.int64]) -> bool:
+    """Whether they share half of the smaller one."""
+    return 2 * np.intersect1d(a, b, assume_unique=True).size > min(a.size, b.size)
+
+
+def is_proposed(group: Group, false_alarm: float) -> bool:
+    """Whether there is enough evidence for a phase.
+
+    Positions that chance has lifted over the threshold add up to evidence as well: a feature needs as much beyond what
+    every position but the first brings for having been chosen by it.
+    """
+    chosen = (group.positions.size - 1) * math.log(1.0 / false_alarm) if group.kind == "feature" else 0.0
+    return group.kind in _KINDS and group.evidence - chosen > ENOUGH and group.positions.size >= _LEAST_POSITIONS

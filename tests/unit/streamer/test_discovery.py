@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.grouping import Group, Kind
 from streamer.config import AnomalySection, PipelineConfig
+from streamer.discovery import is_proposed
 from streamer.events import Event, Publish
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
@@ -149,3 +151,16 @@ def flagged(events: list[Event]) -> np.ndarray:
         for i, f in zip(*(r.arrays[k] for k in ("index", "flag")), strict=True)
     }
     return np.array(sorted(i for i, flag in last.items() if flag & 1), dtype=np.int64)
+
+
+def test_positions_that_chance_has_chosen_are_no_evidence() -> None:
+    def group(n: int, evidence: float, kind: Kind = "feature") -> Group:
+        share = np.full(n, 1 / n, dtype=np.float32)
+        return Group(np.arange(n), np.zeros(4, dtype=np.float32), share, 0, evidence, kind)
+
+    # Scores of chance flags are just over ln(1 / 2e-4) = 8.5.
+    assert not is_proposed(group(6, 6 * 9.5), 2e-4)
+    assert is_proposed(group(6, 6 * 14.0), 2e-4)
+    assert is_proposed(group(100, 60.0, "phase"), 2e-4), "not chosen by a window"
+    assert not is_proposed(group(3, 1e4, "cosmic ray"), 2e-4)
+    assert not is_proposed(group(1, 1e4), 2e-4)
