@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from models.axis import Axis
 from models.noise import NoiseModel
 
-Kind = Literal["hourglass", "residual", "convolutional", "variational", "nonnegative", "spatial"]
+Kind = Literal["hourglass", "residual", "convolutional", "variational", "nonnegative", "spatial", "topographic"]
 Size = Annotated[int, Field(ge=1)]
 NORMALISATION = {
     "root": "square root of quanta over the square root of their mean in the spectrum",
@@ -36,12 +36,12 @@ class Architecture(_Part):
     kind : str
         hourglass (dense, also the denoising one: that is a matter of training), residual (shrunk PCA and what a dense
         network adds to it), convolutional, variational, nonnegative (decoder weights are end-members), spatial (sees
-        the neighbourhood of a position).
+        the neighbourhood of a position), topographic (a grid of spectra on a curved sheet).
     n_channels : int
         Channels of a spectrum, D.
     hidden : tuple of int
         Widths between spectrum and latent space, mirrored in the decoder; channels of the three convolutions where it
-        is convolutional.
+        is convolutional, nodes along each latent coordinate where it is topographic.
     latent : int
         Coordinates of the latent space, K; end-members where it is nonnegative.
     side : int
@@ -60,7 +60,7 @@ class Architecture(_Part):
     @property
     def scaling(self) -> Literal["root", "share"]:
         """Of counts before the first layer: sqrt(counts D / total), or counts D / total."""
-        return "share" if self.kind == "residual" else "root"
+        return "share" if self.kind in {"residual", "topographic"} else "root"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.card import Architecture
 from models.graphs import COUNTS, NAMED, weights
-from models.networks import EndMembers, Hourglass, Network, Residual, make_network
+from models.networks import Hourglass, Network, NonNegative, Residual, Topographic, make_network
 
 _PUBLISHED = ("denoised", "latent", "sigma")
 _PREFIX = "network."
@@ -105,7 +105,7 @@ def _folded(network: Network) -> Network:
                 ready.first.weight.div_(ready.centre)
                 ready.fold()
             ready.centre = None
-        if isinstance(ready, Hourglass) and isinstance(ready.last, EndMembers):
+        if isinstance(ready, NonNegative | Topographic):
             weight = ready.last.weight
             ready.last = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             ready.last.weight.copy_(weight)
@@ -122,7 +122,8 @@ def with_weights(model: onnx.ModelProto, network: Network) -> onnx.ModelProto:
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    held = {name: value.detach().numpy() for name, value in _folded(network).state_dict().items()}
+    ready = _folded(network)
+    held = {name: value.detach().numpy() for name, value in ready.state_dict().items()}
     for tensor in made.graph.initializer:
         if tensor.name not in held:
             continue
@@ -130,7 +131,7 @@ def with_weights(model: onnx.ModelProto, network: Network) -> onnx.ModelProto:
         if list(tensor.dims) != list(value.shape):
             raise ValueError(f"{tensor.name} is {list(tensor.dims)} in the file and {list(value.shape)} in the network")
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), tensor.name))
-    missing = {name for name, _ in network.named_parameters()} - {t.name for t in made.graph.initializer}
+    missing = {name for name, _ in ready.named_parameters()} - {t.name for t in made.graph.initializer}
     if missing:
         raise ValueError(f"the file has no place for {', '.join(sorted(missing))}")
     return made
@@ -161,9 +162,9 @@ def from_onnx(path: Path, architecture: Architecture) -> Network:
                 held["first.weight"] = held["first.weight"] * mean.sqrt()
                 held |= {name: held[name] / network.sharpness for name in ("last.weight", "last.bias")}
             held["first.bias"] = held["first.bias"] + held["first.weight"] @ mean.sqrt()
-            if isinstance(network.last, EndMembers):
-                relative = (held.pop("last.weight").T / mean).clamp(min=1e-6)
-                held["last.raw"] = relative + torch.log(-torch.expm1(-relative))  # inverse of softplus
+        if isinstance(network, NonNegative | Topographic):
+            relative = (held.pop("last.weight").T / mean).clamp(min=1e-6)
+            held["last.raw"] = relative + torch.log(-torch.expm1(-relative))  # inverse of softplus
     held |= {"mean": mean, "last.mean": mean, "centre": mean.sqrt()}
     own = {name: held[name] for name in network.state_dict() if name in held}
     try:

@@ -30,6 +30,7 @@ _LAST_GETS = {
     "variational": "features",
     "spatial": "features",
     "nonnegative": "latent",
+    "topographic": "features",
 }
 """What the last layer gets, where it is a dense one."""
 

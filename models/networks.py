@@ -13,7 +13,6 @@ Every network maps quanta of a spectrum, q (n, D), to denoised quanta (n, D) by 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.card import Architecture
+from models.isomap import at_nodes, grid, isomap
+from models.layers import SOFTPLUS_OF_ONE, Calibration, EndMembers, dense
 
-SOFTPLUS_OF_ONE = 0.5413248546129181
-"""softplus of this is 1: an untrained decoder says the mean spectrum."""
 _TINY = 1e-20
 _POOLED = 4
 _KERNEL = 9
+_SHEET = 64
+"""Principal components in which distances on a sheet of spectra are measured."""
+_NARROWEST = 0.7
+"""Steps of a grid below which a normal distribution on it has no mean between two nodes to speak of."""
 
 
 class Network(nn.Module):
@@ -104,14 +107,6 @@ class Network(nn.Module):
     def n_parameters(self) -> int:
         """Learnable numbers."""
         return sum(p.numel() for p in self.parameters())
-
-
-def dense(widths: list[int], last_active: bool = False) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
-    layers: list[nn.Module] = []
-    for a, b in pairwise(widths):
-        layers += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*(layers if last_active else layers[:-1]))
 
 
 class Hourglass(Network):
@@ -273,23 +268,61 @@ class NonNegative(Hourglass):
         return self.last(latent), {}
 
 
-class EndMembers(nn.Module):
-    """The linear last layer whose weights (D, K) are spectra: not negative, each with a mean of 1 over channels."""
+class Topographic(Network):
+    """A grid of spectra on a curved sheet: generative topographic mapping (Bishop, Svensen & Williams 1998).
 
-    def __init__(self, k: int, mean: Tensor) -> None:
-        super().__init__()
-        self.raw = nn.Parameter(torch.randn(k, mean.numel()) * 0.5 + SOFTPLUS_OF_ONE)
-        self.mean: Tensor
-        self.register_buffer("mean", mean.clone())
+    The encoder is Bayes' rule: each of side^K nodes is as likely as it makes the counts, and latent coordinates are
+    their mean over the nodes, from -1 to 1. Beyond some dose the likelihood is taken as no sharper, so that it is
+    never narrower than the grid, and what lies between two nodes keeps its place. The decoder goes straight from node
+    to node. `begin` lays the grid through training spectra.
+    """
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return functional.linear(latent, self.weight)
+    def __init__(self, architecture: Architecture, mean: NDArray[Any]) -> None:
+        super().__init__(architecture, mean)
+        d, side, k = architecture.n_channels, architecture.hidden[0], architecture.latent
+        self.centre = None
+        self.place: Tensor
+        self.register_buffer("place", torch.tensor(grid(side, k), dtype=torch.float32), persistent=False)
+        self.first = nn.Linear(d, side**k)
+        self.sharpest = nn.Parameter(torch.tensor(float(np.log(d))))  # logarithm of a dose
+        self.last = EndMembers(side**k, self.mean)
 
-    @property
-    def weight(self) -> Tensor:
-        """End-members as columns (D, K), channels having a mean of 1."""
-        spectra = self.mean * functional.softplus(self.raw)
-        return (spectra / spectra.mean(dim=1, keepdim=True)).T
+    def scale(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        positive = counts.clamp(min=0.0)
+        total = positive.sum(-1, keepdim=True)
+        return total, positive * (self.architecture.n_channels / total.clamp(min=1.0))
+
+    def encode(self, scaled: Tensor, total: Tensor) -> OrderedDict[str, Tensor]:
+        hidden = self.first(scaled)  # log-likelihoods of D counts
+        dose = total * (self.sharpest - total.clamp(min=1.0).log()).sigmoid()
+        return OrderedDict(hidden=hidden, latent=(hidden * dose / scaled.shape[-1]).softmax(-1) @ self.place)
+
+    def decode(self, latent: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        features = self.near(latent)
+        return self.last(features), {"features": features}
+
+    def near(self, latent: Tensor) -> Tensor:
+        """Shares (n, side^K) that the nodes about a place have in it."""
+        away = (latent.unsqueeze(-2) - self.place).abs() * (0.5 * (self.architecture.hidden[0] - 1))
+        return (1.0 - away).relu().prod(-1)
+
+    @torch.no_grad()
+    def begin(self, spectra: Tensor) -> None:
+        """Lay the grid through noiseless spectra (n, D), D times shares, that lie about a sheet of K dimensions."""
+        side, k = self.architecture.hidden[0], self.architecture.latent
+        root = self.mean.sqrt()
+        left, size, _ = torch.linalg.svd(spectra / root - root, full_matrices=False)
+        at = torch.from_numpy(isomap((left * size)[:, :_SHEET].double().numpy(), k)).float()
+        nodes = torch.from_numpy(at_nodes(spectra.double().numpy(), self.near(at).double().numpy(), side, k)).float()
+        nodes = torch.maximum(nodes, 1e-3 * self.mean)
+        relative = nodes / nodes.mean(dim=1, keepdim=True) / self.mean
+        self.last.raw.copy_(relative + torch.log(-torch.expm1(-relative)))  # inverse of softplus
+        logarithm = self.last.weight.T.log()
+        self.first.weight.copy_(logarithm - logarithm.mean(dim=0))
+        self.first.bias.zero_()
+        # Nats in a count that tell a node from the next: half the squared step over the variance of the place.
+        apart = (self.last.weight.T[1:] * logarithm.diff(dim=0)).mean(dim=1)
+        self.sharpest.copy_((0.5 / _NARROWEST**2 / apart.median()).log())
 
 
 class Convolutional(Network):
@@ -342,47 +375,6 @@ class Spatial(Hourglass):
         return OrderedDict(latent=self.encoder(together))
 
 
-class Calibration(nn.Module):
-    """A shift (channels) and a relative gain that take an instrument's axis to that of the training data.
-
-    What the instrument records in channel (1 + gain) c + shift belongs in channel c. The gain is learnt as channels at
-    the end of the axis, where it has as much effect as the shift.
-    """
-
-    def __init__(self, n_channels: int) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(()))
-        self.stretch = nn.Parameter(torch.zeros(()))
-        self.last = n_channels - 1
-
-    @property
-    def gain(self) -> Tensor:
-        """Relative gain."""
-        return self.stretch / self.last
-
-    def forward(self, counts: Tensor) -> Tensor:
-        """Counts (..., D) of the instrument on the training axis."""
-        return (1.0 + self.gain) * _read_at(counts, (1.0 + self.gain) * _channels(counts) + self.shift)
-
-    def back(self, share: Tensor) -> Tensor:
-        """Spectra (..., D) on the training axis as the instrument records them."""
-        return _read_at(share, (_channels(share) - self.shift) / (1.0 + self.gain)) / (1.0 + self.gain)
-
-
-def _channels(spectra: Tensor) -> Tensor:
-    return torch.arange(spectra.shape[-1], dtype=torch.float32)
-
-
-def _read_at(spectra: Tensor, place: Tensor) -> Tensor:
-    """Spectra (..., D) interpolated at fractional channels (D,); differentiable in these, 0 outside."""
-    last = spectra.shape[-1] - 1
-    low = place.detach().floor().clamp(0, last - 1)
-    part = place - low
-    inside = (part >= 0) & (part <= 1)
-    at = low.long()
-    return (spectra.index_select(-1, at) * (1 - part) + spectra.index_select(-1, at + 1) * part) * inside
-
-
 _KINDS: dict[str, type[Network]] = {
     "hourglass": Hourglass,
     "residual": Residual,
@@ -390,6 +382,7 @@ _KINDS: dict[str, type[Network]] = {
     "nonnegative": NonNegative,
     "convolutional": Convolutional,
     "spatial": Spatial,
+    "topographic": Topographic,
 }
 
 

@@ -92,6 +92,8 @@ def cook(
     network, pairs, quanta = _begun(recipe, sources, first)
     pool, held_out = _pools(sources, pairs, quanta)
     if network is None:
+        if recipe.kind == "topographic" and pairs.target != "truth":
+            raise ValueError("a grid is laid through spectra without noise: begin with simulated ones")
         network = fresh(_architecture(recipe, first.axis.size), pool, recipe.training.seed)
     history = train(network, pool, held_out, recipe.training, progress)
     say(f"trained in {history.seconds:.0f} s; exporting and comparing with PCA")

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from models.card import Architecture, LatentCard
 from models.losses import Corruption, Loss, corrupt, loss_per_spectrum
-from models.networks import Network, Residual, Variational, make_network
+from models.networks import Network, Residual, Topographic, Variational, make_network
 from models.pools import Batch, Pool
 
 _HELD_OUT = 2048
+_LAID_THROUGH = 1024
 _DRAWN, _USES = 4, 2
 _LATENT_QUANTILE = 0.999
 
@@ -84,8 +85,10 @@ Progress = Callable[[int, int, float], None]
 
 
 def fresh(architecture: Architecture, pool: Pool, seed: int = 0) -> Network:
-    """Make a network for the spectra of a pool: with random weights, or, where it is residual, with their PCA."""
+    """Make a network for the spectra of a pool: random, or, where it is residual or a grid, fitted to some of them."""
     network = make_network(architecture, pool.mean, seed)
+    if isinstance(network, Topographic):
+        network.begin(torch.from_numpy(pool.draw(_LAID_THROUGH, np.random.default_rng([seed, 3])).targets))
     if isinstance(network, Residual):
         batch = pool.draw(_HELD_OUT, np.random.default_rng([seed, 3]))
         most = float(np.quantile(batch.quanta, 0.95))

@@ -32,6 +32,7 @@ class KindOption(StrEnum):
     VARIATIONAL = "variational"
     NONNEGATIVE = "nonnegative"
     SPATIAL = "spatial"
+    TOPOGRAPHIC = "topographic"
 
 
 class LossOption(StrEnum):

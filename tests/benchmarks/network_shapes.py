@@ -52,13 +52,13 @@ def patterns(lattice_a: Floats) -> Floats:
 
 def shifted(folder: Path) -> dict[str, Any]:
     """Patterns to learn from, and others with their lattice parameters."""
-
-    def make() -> dict[str, Any]:
-        rng = np.random.default_rng(0)
-        learnt, held, judged = (rng.uniform(*_LATTICE, n) for n in (1200, 150, 2304))
-        return {"learnt": patterns(learnt), "held": patterns(held), "judged": patterns(judged), "lattice": judged}
-
-    return kept(folder / "shifted.npz", make)
+    found: dict[str, Any] = {}
+    for seed, (name, n) in enumerate((("learnt", 1200), ("held", 150), ("judged", 2304))):
+        lattice = np.random.default_rng(seed).uniform(*_LATTICE, n)
+        # One by one, so that a run that is cut short is soon taken up again.
+        found |= kept(folder / f"shifted-{name}.npz", lambda a=lattice, m=name: {m: patterns(a)})
+        found["lattice"] = lattice
+    return found
 
 
 def pattern_network(folder: Path, name: str, latent: int, **keys: Any) -> Network:
@@ -66,7 +66,9 @@ def pattern_network(folder: Path, name: str, latent: int, **keys: Any) -> Networ
     spectra = shifted(folder)
     pool, held = (Expected(spectra[k], Pairs("truth"), (250.0, 16000.0)) for k in ("learnt", "held"))
     architecture = Architecture(n_channels=_CHANNELS, latent=latent, **({"hidden": (192, 96)} | keys))
-    config = TrainConfig(steps=2400, batch=128, learning_rate=2e-3, check_every=400, patience=100, beta=0.2)
+    laid = architecture.kind == "topographic"  # it begins where it has to be
+    steps, rate = (300, 1e-3) if laid else (2400, 2e-3)
+    config = TrainConfig(steps=steps, batch=128, learning_rate=rate, check_every=100, patience=100, beta=0.2)
     return trained(folder, name, architecture, pool, held, config)[0]
 
 
@@ -79,13 +81,17 @@ def latent_of(network: Network, counts: NDArray[Any]) -> NDArray[np.float32]:
 def xrd(folder: Path, targets: Targets) -> None:
     """One coordinate for one parameter."""
     spectra = shifted(folder)
-    network = pattern_network(folder, "xrd-one", 1, kind="residual")
+    network = pattern_network(folder, "xrd-topographic", 1, kind="topographic", hidden=(128,))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for dose in DOSES:
         truth, counts = at_dose(spectra["judged"], dose)
-        found, ours, best = denoise(network, counts), weighted_error(denoise(network, counts), truth), 0.0
-        best = best_pca_error(counts, truth, 48)
-        live = weighted_error(shrunk_pca(counts), truth)
+        found = denoise(network, counts)
+        ours = weighted_error(found, truth)
+
+        def linear(counts: NDArray[Any] = counts, truth: Floats = truth) -> dict[str, float]:
+            return {"best": best_pca_error(counts, truth, 48), "live": weighted_error(shrunk_pca(counts), truth)}
+
+        best, live = (float(e) for e in kept(folder / f"xrd-pca-{dose:g}.npz", linear).values())
         place = latent_of(network, counts)[:, 0]
         rank = abs(float(spearmanr(place, spectra["lattice"]).statistic))
         text = f"{ours:.5f} / {best:.5f} = {ours / best:.3f} (live PCA {live:.5f})"

@@ -10,14 +10,9 @@ import torch
 
 from models.augment import displace, expected_share
 from models.card import Architecture
+from models.layers import Calibration, EndMembers
 from models.losses import corrupt, loss_per_spectrum
-from models.networks import (
-    Calibration,
-    EndMembers,
-    NonNegative,
-    Variational,
-    make_network,
-)
+from models.networks import NonNegative, Variational, make_network
 from tests.unit.models.spectra import moving_line
 
 KINDS: list[dict[str, Any]] = [
@@ -27,6 +22,7 @@ KINDS: list[dict[str, Any]] = [
     {"kind": "convolutional", "hidden": (4, 6, 8)},
     {"kind": "variational", "hidden": (24,)},
     {"kind": "nonnegative", "hidden": (24,)},
+    {"kind": "topographic", "hidden": (4,)},
     {"kind": "spatial", "hidden": (24, 12), "side": 3},
     {"kind": "spatial", "hidden": (12,), "side": 5},
 ]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from models.augment import displace, expected_share, random_share
 from models.card import Architecture
@@ -15,7 +16,8 @@ from models.networks import Network, make_network
 from models.pools import Expected, Measured, Pairs, Pool, Target
 from models.thinning import squared_error
 from models.train import TrainConfig, align, denoise, fresh, latent_card, train
-from tests.unit.models.spectra import mixtures, moving_lines
+from tests.reference import BatchPCA, weighted_error
+from tests.unit.models.spectra import mixtures, moving_line, moving_lines
 
 D = 64
 QUICK = TrainConfig(steps=60, batch=64, check_every=20)
@@ -79,6 +81,20 @@ def test_a_residual_network_begins_as_shrunk_pca_and_leaves_it_where_lines_move(
     assert squared_error(denoise(network, counts), truth).mean() > 1.5 * pca  # three components are too few
     train(network, lines, line_pool(1), TrainConfig(steps=500, batch=128))
     assert squared_error(denoise(network, counts), truth).mean() < pca
+
+
+def test_a_grid_is_laid_through_lines_that_move_and_beats_pca_of_any_rank() -> None:
+    network = fresh(Architecture(kind="topographic", n_channels=D, hidden=(96,), latent=1), line_pool(0, 1000))
+    place = np.random.default_rng(7).uniform(0.25 * D, 0.75 * D, 1500)
+    for dose, least in ((100.0, 0.6), (2000.0, 0.4)):
+        truth = dose * moving_line(place, D)
+        counts = np.random.default_rng(2).poisson(truth)
+        fit = BatchPCA.of(counts, 24)
+        pca = min(weighted_error(y, truth) for way in (fit, fit.shrunk()) for y in way.spectra())
+        assert weighted_error(denoise(network, counts), truth) < least * pca
+        with torch.no_grad():
+            latent = network(torch.from_numpy(counts.astype(np.float32)))[1][:, 0].numpy()
+        assert abs(spearmanr(latent, place).statistic) > 0.99
 
 
 @pytest.mark.parametrize("kind", ["convolutional", "variational", "nonnegative"])
