@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from models.card import ModelCard
+from models.card import ModelCard, read_card, write_card
 from models.recipe import Recipe, Sources, cook
 from models.sources import Source, simulated
 from models.tables import verdict
@@ -77,7 +77,9 @@ def make(name: str, folder: Path = SHIPPED, only: int | None = None) -> ModelCar
         start = path if number else None
         recipe = Recipe("residual", shipped.hidden, shipped.latent, quanta=shipped.quanta, training=config, start=start)
         card = cook(name, Sources(training, held_out, judged), recipe, path, _told, print)
-    return card
+    said = {**card.training, "command": f"python -m models.shipped {name}", "rounds": shipped.rounds}
+    write_card(card.model_copy(update={"training": said}), path)
+    return read_card(path)
 
 
 def _scans(source: Source) -> list[Source]:

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from models import graphs
 from models.card import Architecture, AxisCard, LatentCard, ModelCard, write_card
-from models.export import from_onnx, to_onnx
+from models.export import from_onnx, to_onnx, with_weights
 from models.inference import TrainedNetwork
 from models.networks import Network, make_network
 from models.noise import NoiseModel
@@ -240,6 +240,19 @@ def test_an_exported_network_can_be_trained_further(made: dict[str, Made], name:
     np.testing.assert_allclose(found["latent"], expected["latent"], atol=1e-4)
     assert again.n_parameters == network.n_parameters
     assert (again.centre is None) == (network.centre is None)
+
+
+@pytest.mark.parametrize("name", ["residual", "nonnegative", "topographic"])
+def test_weights_find_their_places_in_a_file(made: dict[str, Made], name: str) -> None:
+    model, network = onnx.load(made[name].path), made[name].network
+    again = from_onnx(made[name].path, network.architecture)
+    for parameter in again.parameters():
+        parameter.data.mul_(1.01)
+    moved = graphs.weights(with_weights(model, again))
+    same = graphs.weights(with_weights(model, network))
+    for key, value in graphs.weights(model).items():
+        np.testing.assert_allclose(same[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+    assert not np.allclose(moved["last.weight"], same["last.weight"], rtol=1e-4)
 
 
 def test_files_of_other_networks_are_refused(made: dict[str, Made], tmp_path: Path) -> None:

@@ -71,6 +71,18 @@ def test_the_same_command_makes_the_same_file(trained: Path, flakes: Path, tmp_p
     assert read_card(again).sha256 == read_card(trained).sha256
 
 
+def test_a_grid_is_laid_through_simulated_spectra_and_refuses_noisy_ones(flakes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "grid.onnx"
+    command = ("train", path, "--specimen", flakes, "--variants", 8, "--steps", 20, "--batch", 64)
+    grid = ("--kind", "topographic", "--hidden", 6, "--latent", 2)
+    told = scanwise(*command, *grid)
+    assert told.exit_code == 0, told.output
+    assert read_card(path).parameters == 2 * 36 * 140 + 36 + 1
+    refused = scanwise(*command, *grid, "--target", "thinned")
+    assert refused.exit_code == 1
+    assert "without noise" in refused.output
+
+
 def test_networks_are_listed_shown_and_checked(trained: Path) -> None:
     listed = scanwise("models", "list", "--folder", trained.parent)
     assert "flakes" in listed.output
