@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from models.attune import attuned
 from models.axis import Axis
 from models.base import Float32
 from models.card import Metric
@@ -33,12 +34,15 @@ def shrunk_pca(quanta: NDArray[Any], noise: NoiseModel = POISSON, axis: Axis | N
 def against_truth(
     name: str, network: Denoiser, expected: NDArray[Any], quanta: float, axis: Axis, seed: int = 0
 ) -> Metric:
-    """Errors on Poisson draws of expected spectra (n, D), scaled to a mean of `quanta` in a spectrum."""
+    """Errors on Poisson draws of expected spectra (n, D), scaled to a mean of `quanta` in a spectrum.
+
+    The network is attuned to the map, as the daemon has it.
+    """
     truth = np.asarray(expected, dtype=np.float64)
     truth = truth * (quanta / truth.sum(axis=1).mean())
     counts = np.random.default_rng(seed).poisson(truth).astype(np.float32)
     line = strongest_line(truth.mean(axis=0), axis)
-    both = (network(counts), shrunk_pca(counts, axis=axis))
+    both = (attuned(network(counts), counts, axis), shrunk_pca(counts, axis=axis))
     found = [(squared_error(x, truth).mean(), line_error(x, truth, line)) for x in both]
     return _metric(name, quanta, "truth", found)
 
@@ -63,7 +67,8 @@ def against_thinned(
     judged = slice(None) if rows is None else rows
     mean, found = other.mean(axis=0), []
     line = strongest_line(mean, axis)
-    for predicted in (network(half)[judged], shrunk_pca(half, noise, axis)[judged]):
+    tuned = attuned(network(half), half, axis, float(np.sqrt(read_variance)))
+    for predicted in (tuned[judged], shrunk_pca(half, noise, axis)[judged]):
         error = thinned_error(predicted, other[judged], mean, read_variance).mean()
         found.append((error, _thinned_line_error(predicted, other[judged], line, read_variance)))
     return _metric(name, float(half.sum(axis=1).mean()), "thinned", found)

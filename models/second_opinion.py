@@ -3,6 +3,7 @@
 Everything is decided from the counts themselves, in the metric of counting noise that the linear model has:
 
 - **Domain.** Total counts and latent coordinates must be like those of the training (`Domain`).
+- **Attunement.** What all spectra of the scan have in common is measured and given to the network's (`Attunement`).
 - **Agreement.** |network - linear|^2 of the same counts, against the noise that is in both. For that, some spectra are
   split by a coin into halves, which are independent measurements of the same: half of the squared difference between
   what a model makes of the one and of the other is noise and nothing else. The sum over both models is the most that
@@ -24,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from models.attune import Attunement
 from models.axis import Axis
-from models.base import Float32, Float64
+from models.base import Float32, Float64, as_dense
 from models.card import ModelCard
 from models.inference import TrainedNetwork
 from models.linear import LinearEngine
@@ -100,6 +102,7 @@ class SecondOpinion:
 
     def __init__(self, network: TrainedNetwork, seed: int = 0) -> None:
         self.network = network
+        self._tuning: Attunement | None = None
         self._domain = Domain(network.card)
         self._rng = np.random.default_rng(seed)
         self._metric: Metric | None = None
@@ -139,8 +142,9 @@ class SecondOpinion:
         if self._metric is None or self._metric.published is not published:
             self._metric = Metric.of(published)
         seen = Seen.of(score_map.store.rows(index), score_map.visits[index], engine.noise)
+        tuning = self._tuned(engine.noise)
         found = seen.by(self.network)
-        spectra = seen.counted(found.spectra)
+        spectra = seen.counted(tuning.tune(found.spectra, seen.total, seen.visits))
         inside = self._domain.holds(found.latent, seen.total)
         exposure = np.maximum(score_map.exposure(index, engine.noise), 1e-12)
         distance, lean = compare(seen.counts, spectra, score_map.denoise(index), self._metric.weight)
@@ -149,6 +153,8 @@ class SecondOpinion:
         trusted = inside & self.may_speak
         disagree = trusted & (distance > exposure * self._threshold(published, score_map.measured.size))
         speaks = trusted & (~disagree | (lean >= 0.0))
+        usual = inside & ~disagree
+        tuning.take(as_dense(seen.quanta)[usual], found.spectra[usual], seen.visits[usual])
         self.looked += index.size
         self.outside += int(np.count_nonzero(~inside))
         self.disagreed += int(np.count_nonzero(disagree))
@@ -158,7 +164,14 @@ class SecondOpinion:
     def spectrum(self, counts: Float32, visits: int, noise: NoiseModel) -> Float32:
         """Denoised counts (D,) of one position's counts (D,), which came in so many visits."""
         seen = Seen.of(counts[None, :], np.array([visits]), noise)
-        return np.asarray(seen.counted(seen.by(self.network).spectra)[0])
+        tuned = self._tuned(noise).tune(seen.by(self.network).spectra, seen.total, seen.visits)
+        return np.asarray(seen.counted(tuned)[0])
+
+    def _tuned(self, noise: NoiseModel) -> Attunement:
+        if self._tuning is None:
+            read = 0.0 if noise.is_poisson else noise.read_sigma / noise.gain
+            self._tuning = Attunement(self.network.card.axis.axis(), read)
+        return self._tuning
 
     def _threshold(self, published: Published, n_fitted: int) -> float:
         """Squared distance that noise alone exceeds in one spectrum of 1 / FALSE_ALARM; infinite until it is known."""
@@ -178,12 +191,15 @@ class SecondOpinion:
         published, weight = metric.published, metric.weight
         half, other = seen.halves(rows, self._rng)
         exposure = np.maximum(half.exposure(published).reshape(2, -1).mean(axis=0), 1e-12)
-        network, linear = half.counted(half.by(self.network).spectra), linear_of(half, published)
+        tuning = self._tuned(half.noise)
+        network = half.counted(tuning.tune(half.by(self.network).spectra, half.total, half.visits))
+        linear = linear_of(half, published)
         nearer = compare(other, network, linear, weight)[1].reshape(2, -1).sum(axis=0)
         apart = [a[: rows.size] - a[rows.size :] for a in (network, linear)]
         noise = 0.5 * sum((a * a) @ weight for a in apart)
         self._noise.add(np.cbrt(noise / exposure))
-        self.merit.add(0.5 * nearer / exposure / weight.size + published.basis.n_components / n_fitted)
+        learnt = published.basis.n_components / n_fitted - tuning.optimism
+        self.merit.add(0.5 * nearer / exposure / weight.size + learnt)
 
 
 def misfit(card: ModelCard, technique: str, axis: Axis, noise: NoiseModel) -> str | None:
