@@ -6,6 +6,7 @@ import copy
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -106,9 +107,11 @@ def _folded(network: Network) -> Network:
                 ready.fold()
             ready.centre = None
         if isinstance(ready, NonNegative | Topographic):
-            weight = ready.last.weight
-            ready.last = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-            ready.last.weight.copy_(weight)
+            ends: Any = ready.last
+            weight: Tensor = ends.weight
+            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+            plain.weight.copy_(weight)
+            ready.last = plain
     return ready
 
 

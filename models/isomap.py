@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from itertools import product
 
 import numpy as np
@@ -52,7 +51,9 @@ def at_nodes(spectra: Float64, share: Float64, side: int, k: int) -> Float64:
     bend, same = np.diff(np.eye(side), n=2, axis=0), np.eye(side)
     stiff = np.zeros((side**k, side**k))
     for axis in range(k):
-        along = reduce(np.kron, [bend if a == axis else same for a in range(k)])
+        along: Float64 = np.ones((1, 1))
+        for other in range(k):
+            along = np.kron(along, bend if other == axis else same).astype(np.float64)
         stiff += along.T @ along
     # A trace of the identity, for grids so short that nothing bends.
     stiff += 1e-6 * np.eye(side**k)

@@ -56,8 +56,11 @@ def shifted(folder: Path) -> dict[str, Any]:
     for seed, (name, n) in enumerate((("learnt", 1200), ("held", 150), ("judged", 2304))):
         lattice = np.random.default_rng(seed).uniform(*_LATTICE, n)
         # One by one, so that a run that is cut short is soon taken up again.
-        found |= kept(folder / f"shifted-{name}.npz", lambda a=lattice, m=name: {m: patterns(a)})
-        found["lattice"] = lattice
+
+        def make(name: str = name, lattice: Floats = lattice) -> dict[str, Any]:
+            return {name: patterns(lattice)}
+
+        found |= kept(folder / f"shifted-{name}.npz", make) | {"lattice": lattice}
     return found
 
 

@@ -22,7 +22,8 @@ def measured(truth: NDArray[np.float64], seed: int = 0) -> NDArray[np.float32]:
 
 def said(truth: NDArray[np.float64], counts: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a network makes of spectra whose shapes it knows: their total is that of the counts."""
-    return (truth / truth.sum(axis=1, keepdims=True) * counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares = truth / truth.sum(axis=1, keepdims=True)
+    return np.asarray(shares * counts.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 @pytest.mark.parametrize("dose", [10.0, 200.0])
