@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.network_real [--check] [--data FOLDER]`. A residual network begins with the PCA of the first
 60 % of a scan and learns by thinning their counts; both are judged on the rest, one half of the counts predicting the
 other. PCA is the daemon's, shrunk, fitted on one half of the counts of the whole scan. Errors are in units of the noise
-of a half (a raw half: 1), with standard errors of the difference.
+of a half (a raw half: 1), with standard errors of the difference. The network is attuned to the scan, as in the daemon.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from models.attune import attuned
 from models.card import Architecture
 from models.evaluate import shrunk_pca
 from models.noise import POISSON, NoiseModel
@@ -47,9 +48,10 @@ def compared(source: Source) -> tuple[float, float, float]:
     half, other = thin(quanta, 0.5, np.random.default_rng(SEED), source.read_sigma)
     read_variance = 0.5 * source.read_sigma**2
     noise = NoiseModel("poisson_gaussian", 1.0, 0.0, read_variance**0.5) if source.read_sigma else POISSON
+    tuned = attuned(denoise(network, half), half, source.axis, read_variance**0.5)
     found = [
         thinned_error(made[rest], other[rest], other.mean(axis=0), read_variance)
-        for made in (shrunk_pca(half, noise, source.axis), denoise(network, half))
+        for made in (shrunk_pca(half, noise, source.axis), tuned)
     ]
     spread = (found[1] - found[0]).std() / np.sqrt(len(rest))
     return float(found[0].mean()), float(found[1].mean()), float(spread)
@@ -60,12 +62,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--only", choices=FILES)
     options = parser.parse_args()
     targets = Targets()
     if not options.data.is_dir():
         print(f"there are no measured scans in {options.data}")
         return 0
-    for name in FILES:
+    for name in [options.only] if options.only else FILES:
         pca, network, spread = compared(measured(options.data / f"{name}.npz"))
         text = f"{network:.4f} / {pca:.4f} (+- {spread:.4f})"
         targets.judge(f"{name}: network / PCA (<= {MOST})", text, network <= MOST * pca + 2 * spread)

@@ -4,9 +4,9 @@
 learn from variants (other compositions, backgrounds, widths; crystals strained, axes shifted by drift, charging or
 stress) and are judged on the map of a variant that they have not seen, in which strain or shift varies from place to
 place. PCA is the daemon's, shrunk, fitted on that very map: it knows the specimen but not the technique, a network the
-technique but not the specimen. Trained networks are kept in the folder, so that the run can be cut short and taken up
-again. Errors are mean squares in units of counting noise, raw counts being 1: of whole spectra, and of the sum over the
-strongest line.
+technique but not the specimen; it is attuned to the map, as in the daemon. Trained networks are kept in the folder, so
+that the run can be cut short and taken up again. Errors are mean squares in units of counting noise, raw counts being
+1: of whole spectra, and of the sum over the strongest line.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
+from models.attune import attuned
 from models.axis import Axis
 from models.card import Architecture
 from models.evaluate import line_error, shrunk_pca, strongest_line
@@ -57,7 +58,7 @@ CASES = {
 def architecture(kind: str, d: int) -> tuple[Architecture, TrainConfig, str]:
     """The network of a name, how it is trained, and on what."""
     wide = {"hidden": (128, 64), "latent": 12}
-    config = TrainConfig(steps=2500, batch=128, check_every=250, patience=100)
+    config = TrainConfig(steps=1200, batch=128, check_every=200, patience=100)
     if kind == "AE":
         return Architecture(n_channels=d, **wide), config, "same"
     if kind == "DAE":
@@ -111,7 +112,9 @@ def errors(technique: str, folder: Path) -> dict[str, dict[float, tuple[float, f
     print(line("PCA", found["PCA"], found["PCA"]))
     for kind in KINDS:
         made, seconds = network(technique, kind, folder)
-        found[kind] = {d: judged(held["map"], d, axis, lambda c, n=made: denoise(n, c)) for d in case.doses}
+        found[kind] = {
+            d: judged(held["map"], d, axis, lambda c, n=made: attuned(denoise(n, c), c, axis)) for d in case.doses
+        }
         cost = f"{made.n_parameters:12,d} {seconds:7.0f} s {inference_us(made, folder):7.1f} us"
         print(line(kind, found[kind], found["PCA"]) + cost, flush=True)
     return found
