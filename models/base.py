@@ -30,9 +30,14 @@ def done(pieces: Pieces[T]) -> T:
             return result
 
 
+def rises(index: NDArray[Any]) -> bool:
+    """Whether positions come once each, in order: true of one, and found at once."""
+    return index.size == 1 or bool((index[1:] > index[:-1]).all())
+
+
 def add_at(target: NDArray[Any], index: NDArray[Any], values: Any) -> None:
     """Add values to target[index]; right also where a position comes several times, and fast where they rise."""
-    if bool((index[1:] > index[:-1]).all()):
+    if rises(index):
         target[index] += values
     else:
         np.add.at(target, index, values)

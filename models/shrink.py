@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,11 +36,17 @@ class ScoreShrinkage:
     ratio: float
     """Channels over spectra that the basis was fitted on."""
 
+    @cached_property
+    def _single(self) -> tuple[Float32, Float32, Float32, Float32]:
+        """Axes, centre, signal and pull in single precision."""
+        axes, centre, signal, pull = (a.astype(np.float32) for a in (self.axes, self.centre, self.signal, self.pull))
+        return axes, centre, signal, pull
+
     def apply(self, raw: Float32, exposure: Float64, fitted: bool = True) -> Float32:
         """Shrunk scores (n, K) in the units of the raw ones, 0 where there is no exposure."""
-        axes, centre = self.axes.astype(np.float32), self.centre.astype(np.float32)
-        pull = self.pull.astype(np.float32) if fitted else np.float32(1.0)
-        signal, height = self.signal.astype(np.float32), np.maximum(exposure, 0.0).astype(np.float32)
+        axes, centre, signal, pull = self._single
+        pull = pull if fitted else np.ones_like(pull)
+        height = np.maximum(exposure, 0.0).astype(np.float32)
         scores = np.empty_like(raw)
         for first in range(0, raw.shape[0], _ROWS):
             part = slice(first, first + _ROWS)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from models.base import Counts, Float32, Float64
+from models.base import Counts, Float32, Float64, rises
 from models.segments import Rows, SegmentLog, narrowest
 
 _BLOCK = 256
@@ -91,7 +91,7 @@ class CountStore:
                 block[index[rows] % _BLOCK] = 0
 
     def _add_sparse(self, index: NDArray[Any], counts: sparse.csr_array) -> None:
-        if bool((index[1:] > index[:-1]).all()):
+        if rises(index):
             rows = Rows.of(counts)
             for part, run in _runs(self._part[index]):
                 self._append(part, index[run], rows.slice(run))
@@ -264,7 +264,7 @@ def _by_number(number: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Which rows have each number that there is, in order."""
     if not number.size:
         return
-    if number[0] == number[-1] and bool(np.all(number == number[0])):
+    if number.size == 1 or (number[0] == number[-1] and bool(np.all(number == number[0]))):
         yield int(number[0]), np.arange(number.size)
         return
     order = np.argsort(number, kind="stable")
@@ -283,6 +283,9 @@ def _runs(number: NDArray[Any]) -> Iterator[tuple[int, slice]]:
 def _rounds(index: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
     """Rows of a block such that no position comes twice in a round: first visits, second visits and so on."""
     rows = np.arange(index.size)
+    if rises(index):
+        yield rows
+        return
     while rows.size:
         _, first = np.unique(index[rows], return_index=True)
         if first.size == rows.size:
