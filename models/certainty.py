@@ -27,12 +27,15 @@ class Certainty:
         Flat positions, rising.
     error : ndarray, (m,)
         Probability that the phase map is wrong there.
+    mixed : ndarray, (m,)
+        Probability to be a mixture of two phases.
     rate : ndarray, (m,)
-        Information a second between its two likeliest phases: the error falls as exp(-rate dwell).
+        Chernoff information a second between its two likeliest phases; 0 where they are not known.
     """
 
     index: NDArray[np.int64]
     error: Float64
+    mixed: Float64
     rate: Float64
 
 
@@ -56,11 +59,7 @@ def posterior_of(phases: Phases, positions: NDArray[np.int64]) -> Float64:
 
 
 def certainty_of(phases: Phases, engine: LinearEngine, dwell_s: Float64) -> Certainty | None:
-    """What is known now of positions that had `dwell_s` (P,) so far; None before there are phases to tell apart.
-
-    Pure positions learn as fast as the Chernoff information of their two likeliest phases lets them. A mixture of the
-    two does not: how fast it learns is told by how far it has come with the dwell it had.
-    """
+    """What is known now of positions that had `dwell_s` (P,) so far; None before there are phases to tell apart."""
     ids, spectra = phases.spectra()
     if len(ids) < 2:
         return None
@@ -75,10 +74,8 @@ def certainty_of(phases: Phases, engine: LinearEngine, dwell_s: Float64) -> Cert
     exposure = exposure_of(signal, noise.row_variance(engine.totals[index], visits, engine.n_channels))
     spent = dwell_s[index]
     a_second = np.divide(exposure, spent, out=np.zeros_like(exposure), where=spent > 0)
-    pure = np.where(known, _informations(spectra)[first, second] * a_second, 0.0)
-    so_far = np.divide(-np.log(np.clip(2.0 * error, 1e-12, 1.0)), spent, out=np.zeros_like(error), where=spent > 0)
-    mixed = np.nan_to_num(phases.mixed[index].astype(np.float64))
-    return Certainty(index, error, (1.0 - mixed) * pure + mixed * np.minimum(pure, so_far))
+    rate = np.where(known, _informations(spectra)[first, second] * a_second, 0.0)
+    return Certainty(index, error, np.nan_to_num(phases.mixed[index].astype(np.float64)), rate)
 
 
 def _informations(spectra: Float64) -> Float64:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.stats import norm
 
 from models.base import Float64
@@ -90,15 +91,18 @@ def misclassified_area(error: Float64, n_positions: int, risk: float) -> tuple[f
 def error_slope(errors: Float64, passes: Float64) -> float:
     """What another pass is expected to lower the relative error by, from errors (n,) after so many passes (n,).
 
-    By the power law through them, for single differences are mostly noise; infinite where they say nothing. Absolute:
-    relative to the error itself it would be 1/(2 passes) whatever the specimen is, and never tell that there is enough.
+    By the law of counting noise through all of them: the squared error is what more counts do not change, plus a part
+    that falls as one over the dose. A power law with a free exponent follows the noise of the errors instead, to zero
+    as well as to twice of what it is. Infinite where they say nothing. Absolute: relative to the error itself it would
+    be 1/(2 passes) whatever the specimen is, and never tell that there is enough.
     """
     known = (errors > 0) & (passes > 0)
     if np.count_nonzero(known) < 2 or not np.ptp(passes[known]) > 0:
         return float("inf")
-    power, level = np.polyfit(np.log(passes[known]), np.log(errors[known]), 1)
+    law = np.stack([np.ones(passes.size), 1.0 / np.where(known, passes, 1.0)], axis=1)[known]
+    (lasting, falling), _ = nnls(law, errors[known] ** 2)
     now = float(passes.max())
-    return float(np.exp(level) * (now**power - (now + 1.0) ** power)) if power < 0 else 0.0
+    return float(np.sqrt(lasting + falling / now) - np.sqrt(lasting + falling / (now + 1.0)))
 
 
 def unseen_area(n_independent: float, once: int, twice: int, risk: float) -> float:
@@ -129,6 +133,13 @@ def unseen_area(n_independent: float, once: int, twice: int, risk: float) -> flo
 def independent_positions(n: float, grain_positions: float) -> float:
     """How many positions say something of their own where a feature of interest covers `grain_positions` of them."""
     return n / max(grain_positions, 1.0)
+
+
+def positions_to_see_one(power: float, risk: float) -> float:
+    """How many like positions are needed for one of them to be seen, each with this probability, but for a risk."""
+    if power <= 0.0:
+        return float("inf")
+    return 1.0 if power >= 1.0 else max(1.0, float(np.log(risk) / np.log1p(-power)))
 
 
 def conditions(

@@ -58,6 +58,7 @@ class Deciding:
         self._uniform_s = (header.dwell_s or 0.0) * self._planned
         self._progress = Progress(self._uniform_s, expected)
         self._agreed: dict[int, Float64] = {}
+        self._in_force_s: Float64 | None = None
         self._committed_s: Float64 = np.full(n, header.dwell_s or 0.0)
         self._hindsight = Hindsight()
         self._at: tuple[int, int, float, float] = (-1, -1, 0.0, 0.0)
@@ -111,9 +112,10 @@ class Deciding:
         self._at = (position, number, spent_s, float(dwell_s[-1]))
 
     def _enter(self, number: int) -> None:
-        """Begin the next pass, if it is one: as long as was agreed, or else as planned."""
+        """Begin the next pass, if it is one: as was agreed for it, or else for one before, or as planned."""
         while self._progress.number < number:
-            added = self._agreed.pop(self._progress.number + 1, None)
+            self._in_force_s = self._agreed.pop(self._progress.number + 1, self._in_force_s)
+            added = self._in_force_s
             self._committed_s += (self._header.dwell_s or 0.0) if added is None else added
             self._progress.next_pass(self._uniform_s if added is None else float(added.sum()))
 
@@ -186,10 +188,15 @@ class Deciding:
     def _next_pass(self, config: PipelineConfig) -> Proposal | None:
         number = self._progress.number + 1
         due = number < self._passes and self._progress.ends_within(config.decisions.lead_s)
-        if not due or self._planner is None or not self.ledger.may_issue("dwell", 0, str(number)):
+        # Once the last but one is over, the last has begun.
+        late = number == self._passes - 1 and self._progress.is_over
+        if not due or late or self._planner is None or not self.ledger.may_issue("dwell", 0, str(number)):
             return None
-        conditions = self._evidence.conditions(config, self._dose, self._filled())
-        return self._planner.next_pass(config.decisions, self._dose, number, [c for c in conditions if not c.is_met])
+        unmet = [c for c in self._evidence.conditions(config, self._dose, self._filled()) if not c.is_met]
+        in_force_s = self._in_force_s
+        if in_force_s is None:
+            in_force_s = np.full(self._dwell_s.size, self._header.dwell_s or 0.0)
+        return self._planner.next_pass(config.decisions, self._dose, number, in_force_s, unmet)
 
     def _next_visits(self, config: PipelineConfig) -> Proposal | None:
         progress = self._progress

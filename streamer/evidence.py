@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Float64
@@ -22,6 +23,7 @@ from models.stopping import (
     error_slope,
     independent_positions,
     misclassified_area,
+    positions_to_see_one,
     unseen_area,
 )
 from streamer.config import PipelineConfig
@@ -29,7 +31,7 @@ from streamer.decisions import Proposal
 
 _SAMPLE = 4096
 _NEARLY = 0.9
-_SLOPE_OVER = 0.25
+_SLOPE_OVER = _SLOPE_FROM = 0.25
 _SIGNAL_SHARE = 0.25
 _WORDS = {
     "unmeasured_area": "{0:.1%} of the planned positions are not measured",
@@ -181,14 +183,14 @@ class StopEvidence:
         return misclassified_area(np.concatenate([error, guessed]), guess.distance.size, risk)[1]
 
     def _slope(self, dose: Dose) -> float:
-        """What another pass would lower the thinned error by, as it went over the later half of the dose."""
+        """What another pass would lower the thinned error by, as it went over most of the dose."""
         found = self._engine.live_error()
         if found is None or not dose.planned_s:
             return 0.0
         passes = dose.total_s / (dose.planned_s * max(dose.planned, 1))
         if not self._errors or passes > self._errors[-1][0]:
             self._errors.append((passes, found.relative))
-        self._errors = [e for e in self._errors if e[0] >= 0.5 * passes]
+        self._errors = [e for e in self._errors if e[0] >= _SLOPE_FROM * passes]
         points = np.array(self._errors)
         return error_slope(points[:, 1], points[:, 0]) if np.ptp(points[:, 0]) >= _SLOPE_OVER else float("inf")
 
@@ -221,10 +223,22 @@ class StopEvidence:
         n, p = max(measured.size, 1), engine.n_positions
         once, twice = self._rarely_seen()
         missed = unseen_area(independent_positions(n, object_px), once, twice, risk) * (1.0 - n / p)
-        exposure = float(engine.score_map.exposure(measured, engine.noise).mean()) if measured.size else 0.0
-        # Squared scaled distance of a phase that shares three quarters of its counts with the others.
-        faint = smallest_visible_phase_px(engine.n_channels, n, _SIGNAL_SHARE * exposure) / p
-        return float(max(missed, faint))
+        return float(max(missed, self._faint_px(measured, risk) / p))
+
+    def _faint_px(self, measured: NDArray[np.int64], risk: float) -> float:
+        """Positions of the largest phase that would be measured and still not be told from noise.
+
+        It shares three quarters of its counts with the others. It is told where it enters the basis, or where the
+        anomaly test of the finished map flags one of its positions, should the rest of its counts be one line.
+        """
+        engine, published = self._engine, self._engine.score_map.published
+        if published is None or not measured.size:
+            return float("inf")
+        exposure = float(np.median(engine.score_map.exposure(measured, engine.noise)))
+        channels = published.scaling.n_effective
+        learnt = smallest_visible_phase_px(channels, measured.size, _SIGNAL_SHARE * exposure)
+        power = published.test.power(_SIGNAL_SHARE, exposure, engine.config.false_alarm)
+        return min(learnt, positions_to_see_one(power, risk))
 
     def _rarely_seen(self) -> tuple[int, int]:
         """How many phases were seen at exactly one position, and at exactly two."""

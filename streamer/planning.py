@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from models.base import Float64
 from models.certainty import Certainty, certainty_of, posterior_of
-from models.dwell import Limits, allocate, expected_errors, tiles
+from models.dwell import Budget, Limits, allocate, tiles, with_anomalies
 from models.linear import LinearEngine
 from models.phases import Phases
+from models.prospects import Prospects, prospects
 from models.sampling import Inpainted, next_visits
 from models.stopping import Condition
 from streamer.config_decisions import DecisionConfig
@@ -21,7 +22,11 @@ from streamer.evidence import Dose
 
 _EPSILON = 0.25
 """Positions are measured on until their error is this part of what the whole map may have."""
-_OF_POSITIONS = frozenset({"misclassified_area", "unmeasured_area", "open_anomalies"})
+_ENOUGH, _STEPS = 0.5, 2.0
+"""Part of the area that may be called wrongly that is aimed at, and best steps that a position needs on the way."""
+_SHARE, _LEAST_CHANGE = 0.5, 0.05
+_POWERS = {"relative_error": 0.5, "half_dose_angle_deg": 0.5, "error_slope_per_pass": 1.5, "unseen_area": 1.0}
+"""By which power of the dose targets are come nearer to."""
 _BLOCKS_FADE, _BLOCKS_AHEAD = 0.9, 1.25
 _VISITS_SHARE, _FEWEST_VISITS = 0.02, 16
 
@@ -59,6 +64,11 @@ class Progress:
         """Begin a pass of so much dwell."""
         self.number, self.measured_s, self.planned_s = self.number + 1, 0.0, planned_s
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the pass was seen, but for rounding."""
+        return self.measured_s >= self.planned_s * (1.0 - 1e-6)
+
     def ends_within(self, lead_s: float) -> bool:
         """Whether the pass may be over before another block after the next would be seen."""
         return self.planned_s - self.measured_s <= lead_s + _BLOCKS_AHEAD * self.block_s
@@ -84,47 +94,64 @@ class Planner:
         self._dose_limit_s = dose_limit_s if dose_limit_s is not None else float("inf")
         self._rate, self._rate_of = 0.0, -1
 
-    def next_pass(self, config: DecisionConfig, dose: Dose, number: int, unmet: Sequence[Condition]) -> Proposal | None:
-        """Dwell of all positions in pass `number`; None where nothing is known that would make it other than planned.
+    def next_pass(
+        self, config: DecisionConfig, dose: Dose, number: int, in_force_s: Float64, unmet: Sequence[Condition]
+    ) -> Proposal | None:
+        """Dwell of all positions in pass `number`; None where that would hardly be other than what is in force.
 
-        Each position gets what its error needs, and what lies over the planned dwell of a pass is taken where it brings
-        least. Positions that have not been measured get the planned dwell, and all get what other targets ask for.
+        Each position gets what its error needs, those first where it brings most. Positions that have not been
+        measured get the planned dwell, and all get what other targets ask for.
 
         Parameters
         ----------
+        in_force_s : ndarray, (P,)
+            Dwells that the pass has as things stand.
         unmet : sequence of Condition
             Of a stop.
         """
         known = certainty_of(self._phases, self._engine, dose.dwell_s)
         if known is None or dose.planned_s is None:
             return None
-        limits = self._limits(config, dose.planned_s)
-        error, rate = self._errors(known, config), self._rates(known)
-        n = self._engine.n_positions
-        fresh = np.flatnonzero(self._engine.visits == 0)
-        # All positions take part, so that lines and tiles have whatever lies in them.
-        errors, rates = np.zeros(n), np.zeros(n)
-        errors[known.index], rates[known.index] = error, rate
+        n, groups, limits = self._engine.n_positions, self._groups(config), self._limits(config, dose.planned_s)
         given_s = np.minimum(dose.committed_s, self._dose_limit_s)
-        base_s = np.minimum(self._base_s(dose, unmet, limits), np.clip(self._dose_limit_s - given_s, 0.0, None))
-        needed_s = _needed_s(error, rate, self._epsilon(config), limits)
-        budget_s = min(needed_s, max(dose.planned_s * n - float(base_s.sum()), 0.0))
-        dwell_s = allocate(errors, rates, given_s, budget_s, limits, self._groups(config)).dwell_s
-        base_s[fresh] = np.minimum(dose.planned_s, self._dose_limit_s - given_s[fresh])
-        dwell_s = np.maximum(dwell_s, _shared(base_s, self._groups(config)))
-        used_s, planned_s = float(dwell_s.sum()), dose.planned_s * n
+        left_s = self._dose_limit_s - given_s
+        base_s = np.minimum(self._base_s(dose, unmet, limits), left_s)
+        fresh = np.flatnonzero(self._engine.visits == 0)
+        base_s[fresh] = np.minimum(dose.planned_s, left_s[fresh])
+        # All positions take part, so that lines and tiles have whatever lies in them.
+        error, some = self._errors(known, config), self._prospects(known, config, dose)
+        every = Prospects.none(n)
+        every.step_s[known.index], every.gain[known.index] = some.step_s, some.gain
+        budget = self._budget(every, error, config, dose, max(dose.planned_s * n - float(base_s.sum()), 0.0), number)
+        dwell_s = np.maximum(allocate(every, given_s, budget, limits, groups), _shared(base_s, groups))
+        if float(np.abs(dwell_s - in_force_s).sum()) < _LEAST_CHANGE * float(in_force_s.sum()):
+            return None
+        used_s, planned_s, left_out = float(dwell_s.sum()), float(in_force_s.sum()), int((dwell_s == 0).sum())
         evidence = {
             "pass": number,
             "expected_wrong_area": float(error.sum() / n),
-            "positions": int(np.count_nonzero(dwell_s)),
+            "positions": n - left_out,
             "dwell_s": used_s,
             "planned_dwell_s": planned_s,
         }
         reason = (
-            f"Pass {number + 1} takes {used_s:.4g} s instead of {planned_s:.4g} s: {np.count_nonzero(dwell_s == 0)} of "
-            f"{n} positions are left out, and dwell goes where phases are not known yet."
+            f"Pass {number + 1} takes {used_s:.4g} s instead of {planned_s:.4g} s: {left_out} of {n} positions are "
+            f"left out, and dwell goes where phases are not known yet."
         )
         return with_arrays("dwell", str(number), reason, evidence, np.arange(n), dwell_s)
+
+    def _budget(
+        self, every: Prospects, error: Float64, config: DecisionConfig, dose: Dose, most_s: float, number: int
+    ) -> Budget:
+        """Half of what a pass may bring, and as much as is needed for the passes that are left to reach the target."""
+        left = max(dose.passes - number, 1)
+        rate = np.divide(every.gain, every.step_s, out=np.zeros_like(every.gain), where=every.step_s > 0)
+        order = np.argsort(-rate, kind="stable")
+        remaining = float(error.sum()) - np.cumsum(every.gain[order])
+        enough = remaining <= _ENOUGH * config.stop_misclassified_area * error.size
+        last = int(np.argmax(enough)) if enough.any() else order.size - 1
+        needed_s = float(_STEPS * every.step_s[order[: last + 1]].sum())
+        return Budget(most_s, min(needed_s / left, most_s), (1.0 + 1.0 / left) / 2.0)
 
     def next_visits(self, config: DecisionConfig, dose: Dose, guess: Inpainted, visits: int) -> Proposal | None:
         """Positions of a sparse scan to be measured next: uncertain guesses, and measured ones that are not decided."""
@@ -205,16 +232,14 @@ class Planner:
         return self._rate
 
     def _base_s(self, dose: Dose, unmet: Sequence[Condition], limits: Limits) -> Float64:
-        """Dwell (P,) that targets other than that of the phase map ask for; errors fall with the root of the dose."""
+        """Dwell (P,) that targets other than that of the phase map ask for, by how each falls with the dose."""
         planned_s, n = dose.planned_s or 0.0, self._engine.n_positions
         base_s = np.zeros(n)
         for condition in unmet:
-            if condition.name.startswith("relative_error"):
-                factor = min((condition.value / condition.target) ** 2, 1e6)
-                base_s = np.maximum(base_s, (factor - 1.0) * dose.dwell_s)
-            elif condition.name not in _OF_POSITIONS:
-                # How much more the others need is not known: a little, and then it is looked at again.
-                base_s = np.maximum(base_s, limits.shortest)
+            power = next((p for name, p in _POWERS.items() if condition.name.startswith(name)), None)
+            if power is not None:
+                times = min(condition.value / max(condition.target, 1e-12), 1e6) ** (1.0 / power)
+                base_s = np.maximum(base_s, (times - 1.0) * dose.dwell_s)
         return np.where(base_s > 0, np.clip(base_s, limits.shortest, max(planned_s, limits.shortest)), 0.0)
 
     def _limits(self, config: DecisionConfig, planned_s: float) -> Limits:
@@ -226,25 +251,22 @@ class Planner:
     def _errors(self, known: Certainty, config: DecisionConfig) -> Float64:
         # What chance gives as seldom as it may be flagged counts as 1.
         p_value = np.clip(np.nan_to_num(self._engine.p_value[known.index], nan=1.0), 1e-300, 1.0)
-        anomaly = np.log(p_value) / np.log(self._engine.config.false_alarm)
-        both = np.stack([1.0 - known.error, known.error], axis=1)
-        likely = np.maximum(expected_errors(np.sort(both, axis=1), anomaly), known.error)
+        likely = with_anomalies(known.error, np.log(p_value) / np.log(self._engine.config.false_alarm))
         return np.asarray(np.where(likely > self._epsilon(config), likely, 0.0))
 
-    def _rates(self, known: Certainty) -> Float64:
+    def _prospects(self, known: Certainty, config: DecisionConfig, dose: Dose) -> Prospects:
         # What has no label learns as fast as the others do.
         typical = float(np.median(known.rate[known.rate > 0])) if (known.rate > 0).any() else 0.0
-        return np.where(known.rate > 0, known.rate, typical * (known.error >= 1.0))
+        rate = np.where(known.rate > 0, known.rate, typical * (known.error >= 1.0))
+        return prospects(self._errors(known, config), known.mixed, rate, dose.dwell_s[known.index])
 
     def _again(
         self, config: DecisionConfig, dose: Dose, known: Certainty | None, budget_s: float, limits: Limits
     ) -> tuple[NDArray[np.int64], Float64]:
         if known is None:
             return np.zeros(0, dtype=np.int64), np.zeros(0)
-        error, rate = self._errors(known, config), self._rates(known)
-        budget_s = min(budget_s, _needed_s(error, rate, self._epsilon(config), limits))
         given_s = np.minimum(dose.committed_s[known.index], self._dose_limit_s)
-        dwell_s = allocate(error, rate, given_s, budget_s, limits).dwell_s
+        dwell_s = allocate(self._prospects(known, config, dose), given_s, Budget(budget_s, share=_SHARE), limits)
         rows = np.flatnonzero(dwell_s)
         return known.index[rows], dwell_s[rows]
 
@@ -267,13 +289,6 @@ class Planner:
         if config.dwell_by == "tile":
             return tiles(self._nav_shape, config.tile_px)
         return np.arange(self._engine.n_positions) // self._nav_shape[1]
-
-
-def _needed_s(error: Float64, rate: Float64, epsilon: float, limits: Limits) -> float:
-    """Dwell of all positions together after which each is expected to be decided, as far as a pass can bring it."""
-    open_ = (error > epsilon) & (rate > 0)
-    wanted = np.log(error[open_] / epsilon) / rate[open_]
-    return float(np.clip(wanted, limits.shortest, limits.longest).sum())
 
 
 def _shared(dwell_s: Float64, groups: NDArray[np.int64] | None) -> Float64:

@@ -89,3 +89,20 @@ def test_windows_fit_any_axis(size: int, fwhm: float) -> None:
     ranges = windows.ranges(np.arange(windows.n_windows))
     np.testing.assert_allclose(sums[1], [spectra[1, a:b].sum() for a, b in ranges], rtol=1e-6)
     assert ranges[-1, 1] == size
+
+
+@pytest.mark.parametrize("counts", [15.0, 40.0, 200.0])
+def test_stated_power_is_no_more_than_that_at_nine_of_ten_places(counts: float) -> None:
+    mean, rng = mean_spectrum(1.0), np.random.default_rng(5)
+    scan = scan_of(counts * mean)
+    stated = scan.power(0.25, counts, 2e-4)
+    places = np.arange(26, D - 26, 20)
+    found = []
+    for place in places:
+        line = np.exp(-0.5 * ((np.arange(D) - place) / (12.0 / 2.355)) ** 2)
+        drawn = rng.poisson(counts * (0.75 * mean + 0.25 * line / line.sum()), (200, D))
+        score, _ = scan(drawn.astype(np.float32), np.full((200, 1), 0.75, np.float32), drawn.sum(axis=1) * 1.0, np.ones(200))  # fmt: skip
+        found.append((score > 10.6).mean())
+    assert 0.0 < stated <= np.quantile(found, 0.1) + 0.1
+    assert stated > np.quantile(found, 0.1) - 0.35
+    assert scan_of(counts * mean, NoiseModel("poisson_gaussian", 2.0, 0.0, 1.0)).power(0.25, counts, 2e-4) == 0.0

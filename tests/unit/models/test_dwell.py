@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.stats import norm
 
-from models.dwell import Limits, allocate, edges, expected_errors, extension_s, is_decided, rates_of_learning, tiles
+from models.dwell import Budget, Limits, allocate, tiles, with_anomalies
 from models.information import chernoff_informations, divergences, hardest_pair
+from models.prospects import Prospects, error_if_mixed, error_if_pure, prospects
 from tests.unit.models.scenes import peak
 
 D = 64
@@ -48,7 +49,7 @@ def test_a_sequential_test_needs_a_third_of_the_counts() -> None:
     assert over.any(axis=1).all()
     stop = over.argmax(axis=1)
     posterior = 1 / (1 + np.exp(-drawn[np.arange(n), stop]))
-    assert is_decided(np.stack([posterior, 1 - posterior], axis=1), 0.003).all()
+    assert (np.maximum(posterior, 1 - posterior) > 1 - 0.003).all()
     error = float((posterior < 0.5).mean())
     assert error < 0.006
     wrong = (drawn < 0).mean(axis=0)
@@ -58,72 +59,82 @@ def test_a_sequential_test_needs_a_third_of_the_counts() -> None:
     assert 2.0 < saved < 1.1 * ceiling
 
 
-def test_allocation_is_that_of_a_general_optimiser() -> None:
-    rng = np.random.default_rng(1)
-    error, rate = rng.uniform(0.01, 0.5, 8), rng.uniform(0.5, 8.0, 8)
-    limits = Limits(1e-6, 1.5)
-    found = allocate(error, rate, np.zeros(8), 4.0, limits).dwell_s
-    best = minimize(
-        lambda t: (error * np.exp(-rate * t)).sum(), np.full(8, 0.5), bounds=[(0, 1.5)] * 8, method="SLSQP",
-        constraints={"type": "ineq", "fun": lambda t: 4.0 - t.sum()},
-    )  # fmt: skip
-    assert found.sum() == pytest.approx(4.0, abs=1e-3)
-    assert (error * np.exp(-rate * found)).sum() == pytest.approx(best.fun, rel=1e-3)
+def test_errors_fall_as_simulated_positions_do() -> None:
+    """Log odds of pure positions walk, shares of mixtures are measured: the mean error afterwards is the formula's."""
+    rng, n = np.random.default_rng(3), 400_000
+    for error, x in ((0.4, 2.0), (0.1, 8.0), (0.01, 20.0)):
+        sign = np.where(rng.random(n) < error, -1.0, 1.0)
+        odds = np.log(1 / error - 1) + sign * x / 2 + np.sqrt(x) * rng.standard_normal(n)
+        after = float((1 / (1 + np.exp(np.abs(odds)))).mean())
+        assert float(error_if_pure(np.array(error), np.array(x))) == pytest.approx(after, rel=0.02)
+    for error, r in ((0.4, 1.0), (0.1, 3.0)):
+        middle = norm.isf(error)
+        share = middle + rng.standard_normal(n)
+        seen = share + rng.standard_normal(n) / np.sqrt(r)
+        mean = (middle + r * seen) / (1 + r)
+        wrong = float((np.sign(mean) != np.sign(share)).mean())
+        assert float(error_if_mixed(np.array(error), np.array(r))) == pytest.approx(wrong, rel=0.03)
+
+
+def test_the_best_step_brings_most_a_second() -> None:
+    error, information = np.array([0.3, 0.03, 0.003]), np.array([0.5, 2.0, 1.0])
+    found = prospects(error, np.zeros(3), information, np.ones(3))
+    for k in range(3):
+        steps = np.geomspace(0.1, 10.0, 60) * found.step_s[k]
+        gain = error[k] - error_if_pure(error[k, None], 8 * information[k] * steps)
+        assert found.gain[k] / found.step_s[k] > 0.97 * (gain / steps)[8 * information[k] * steps >= 1.0].max()
+    assert np.all(np.diff(found.step_s * information) > 0)
+    # A mixture wants a multiple of what it had; what has no rate has no prospects.
+    mixed = prospects(np.full(2, 0.3), np.ones(2), np.array([1.0, 0.0]), np.full(2, 5.0))
+    assert 1.0 < mixed.step_s[0] < 40.0
+    assert mixed.gain[1] == 0.0
+
+
+def some(n: int, seed: int) -> Prospects:
+    rng = np.random.default_rng(seed)
+    return Prospects(rng.uniform(0.1, 1.5, n), rng.uniform(0.0, 0.3, n))
+
+
+def test_the_best_steps_are_taken_until_budget_or_share_are_reached() -> None:
+    every, rate = some(300, 1), some(300, 1).gain / some(300, 1).step_s
+    for budget in (Budget(20.0), Budget(1e9, share=0.4), Budget(30.0, 25.0, 0.01)):
+        found = allocate(every, np.zeros(300), budget, LIMITS)
+        taken = found > 0
+        np.testing.assert_allclose(found[taken], every.step_s[taken])
+        assert rate[taken].min() >= rate[~taken].max()
+        assert found.sum() <= budget.most_s
+        enough = every.gain[taken].sum() >= budget.share * every.gain.sum() and found.sum() > budget.least_s - 1.5
+        assert enough or found.sum() > budget.most_s - 1.5
+        if budget.share < 1.0 and not budget.least_s:
+            assert every.gain[taken].sum() < budget.share * every.gain.sum() + 0.3
 
 
 def test_groups_share_one_dwell_and_the_budget_holds() -> None:
-    rng = np.random.default_rng(2)
-    error, rate = rng.uniform(0, 0.3, 200), rng.uniform(0.5, 5.0, 200)
-    error[:20] = 0.5
-    lines = np.arange(200) // 20
-    found = allocate(error, rate, np.zeros(200), 60.0, LIMITS, lines).dwell_s
+    every, lines = some(200, 2), np.arange(200) // 20
+    found = allocate(every, np.zeros(200), Budget(60.0), LIMITS, lines)
     assert all(np.unique(found[lines == k]).size == 1 for k in range(10))
-    assert 55.0 < found.sum() <= 60.0 + 1e-6
-    single = allocate(error, rate, np.zeros(200), 60.0, LIMITS, np.arange(200)).dwell_s
-    assert np.array_equal(single, allocate(error, rate, np.zeros(200), 60.0, LIMITS).dwell_s)
-    assert (error * np.exp(-rate * single)).sum() < (error * np.exp(-rate * found)).sum()
+    assert 30.0 < found.sum() <= 60.0 + 1e-6
+    single = allocate(every, np.zeros(200), Budget(60.0), LIMITS, np.arange(200))
+    assert np.array_equal(single, allocate(every, np.zeros(200), Budget(60.0), LIMITS))
 
 
 def test_limits_hold_and_decided_positions_get_nothing() -> None:
-    error = np.array([0.0, 1e-12, 0.4, 0.4, 0.4])
+    every = Prospects(np.array([1.0, 0.01, 5.0, 1.0, 1.0]), np.array([0.0, 0.1, 0.4, 0.4, 0.4]))
     given = np.array([0.0, 0.0, 0.0, 2.9, 3.5])
-    found = allocate(error, np.full(5, 2.0), given, 100.0, Limits(0.05, 2.0, 3.0)).dwell_s
-    assert found[0] == 0.0
-    assert found[2] == pytest.approx(2.0)
-    assert found[3] == pytest.approx(0.1)
-    assert found[4] == 0.0
+    found = allocate(every, given, Budget(100.0), Limits(0.05, 2.0, 3.0))
+    np.testing.assert_allclose(found, [0.0, 0.05, 2.0, 0.1, 0.0])
     with pytest.raises(ValueError, match="make no sense"):
         Limits(2.0, 1.0)
 
 
-def test_what_is_open_about_a_position_counts() -> None:
-    posterior = np.array([[0.999, 0.001]] * 4)
-    error = expected_errors(posterior, np.array([0.2, 0.8, 0.99, 1.5]), np.array([False, False, False, True]))
-    assert error[0] == pytest.approx(0.001)
+def test_an_anomaly_near_its_threshold_is_open() -> None:
+    error = with_anomalies(np.full(4, 0.001), np.array([0.2, 0.8, 0.99, 1.5]))
+    assert error[0] == error[3] == pytest.approx(0.001)
     assert error[1] == pytest.approx(0.025)
     assert error[2] > error[1]
-    assert error[3] == pytest.approx(0.01)
 
 
-def test_rates_are_those_of_the_two_likeliest_phases() -> None:
-    posterior = np.array([[0.5, 0.4, 0.1], [0.0, 0.4, 0.6]])
-    information = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])
-    assert rates_of_learning(posterior, information, np.array([10.0, 1.0])) == pytest.approx([10.0, 3.0])
-
-
-def test_extension_goes_on_until_the_price_is_reached() -> None:
-    limits = Limits(0.01, 1.0)
-    more = extension_s(0.3, 4.0, 0.1, 0.2, limits)
-    assert 0.3 * 4.0 * np.exp(-4.0 * more) == pytest.approx(0.1)
-    assert extension_s(0.3, 4.0, 1e-9, 0.8, limits) == pytest.approx(0.2)
-    assert extension_s(0.01, 4.0, 0.1, 0.2, limits) == 0.0
-    assert extension_s(0.3, 0.0, 0.1, 0.2, limits) == 0.0
-
-
-def test_edges_and_tiles() -> None:
-    label = np.zeros((4, 6), dtype=np.int64)
-    label[:, 3:] = 1
-    assert np.array_equal(np.flatnonzero(edges(label)[0]), [2, 3])
+def test_tiles() -> None:
     number = tiles((4, 6), 4)
     assert np.array_equal(np.unique(number), [0, 1])
     assert np.count_nonzero(number == 0) == 16

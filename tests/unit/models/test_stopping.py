@@ -11,6 +11,7 @@ from models.stopping import (
     error_slope,
     independent_positions,
     misclassified_area,
+    positions_to_see_one,
     unseen_area,
 )
 
@@ -43,6 +44,9 @@ def test_slope_of_the_error_is_what_the_next_pass_brings() -> None:
     assert error_slope(errors, passes) == pytest.approx(expected)
     noisy = [error_slope(errors * (1 + 0.02 * rng.standard_normal(12)), passes) for _ in range(200)]
     assert np.std(noisy) < 0.3 * expected
+    assert min(noisy) > 0.3 * expected
+    lasting = np.sqrt(0.1**2 + 0.4**2 / passes)
+    assert error_slope(lasting, passes) == pytest.approx(lasting[-1] - np.sqrt(0.1**2 + 0.4**2 / 5.0))
     assert error_slope(np.array([4.0]), np.array([1.0])) == np.inf
     assert error_slope(np.array([4.0, 4.0]), np.array([1.0, 1.0])) == np.inf
     assert error_slope(np.array([4.0, 4.1]), np.array([1.0, 2.0])) == 0.0
@@ -55,6 +59,12 @@ def test_rule_of_three() -> None:
     assert unseen_area(2, 5, 0, 0.05) == 1.0
     assert unseen_area(1000, 3, 0, 0.05) > unseen_area(1000, 0, 0, 0.05)
     assert independent_positions(1000, 25) == 40
+
+
+def test_one_of_so_many_positions_is_seen_but_for_the_risk() -> None:
+    assert 0.7 ** positions_to_see_one(0.3, 0.05) == pytest.approx(0.05)
+    assert positions_to_see_one(0.999, 0.05) == positions_to_see_one(1.0, 0.05) == 1.0
+    assert positions_to_see_one(0.0, 0.05) == np.inf
 
 
 def test_the_bound_on_the_unseen_holds_as_often_as_it_says() -> None:
