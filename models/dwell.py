@@ -103,13 +103,13 @@ def _of_groups(
 ) -> tuple[Float64, Float64]:
     """Step and gain of each group (n,): the step that most of its gain asks for, of which the others get their part."""
     n = most_s.size
-    whole: Float64 = np.bincount(number, prospects.gain, minlength=n)
+    whole = np.bincount(number, prospects.gain, minlength=n)
     wanted = np.bincount(number, prospects.gain * prospects.step_s, minlength=n)
     step_s = np.divide(wanted, whole, out=np.zeros(n), where=whole > 0)
     step_s = np.where((whole > 0) & (most_s >= shortest_s), np.clip(step_s, shortest_s, most_s), 0.0)
     part = np.divide(step_s[number], prospects.step_s, out=np.zeros(number.size), where=prospects.step_s > 0)
-    gain: Float64 = np.bincount(number, prospects.gain * np.minimum(part, 1.0), minlength=n)
-    return np.asarray(step_s), gain
+    gain = np.bincount(number, prospects.gain * np.minimum(part, 1.0), minlength=n)
+    return np.asarray(step_s), np.asarray(gain, dtype=np.float64)
 
 
 def tiles(nav_shape: tuple[int, int], side: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.axis import Axis
 from models.base import Float64
 from models.certainty import phase_errors
+from models.foresight import Foresight
 from models.half_dose import HalfDose
 from models.linear import LinearEngine
 from models.phases import Phases
@@ -86,17 +87,19 @@ class StopEvidence:
 
     def __init__(self, engine: LinearEngine, phases: Phases | None, axis: Axis) -> None:
         self._engine, self._phases, self._axis = engine, phases, axis
-        self._half = HalfDose()
+        self._half, self._foresight = HalfDose(), Foresight()
         self._in_a_row = InARow()
         self._errors: list[tuple[float, float]] = []
         self._checked_rank = 0
         self.latest: list[Condition] = []
 
     def note(self) -> None:
-        """Remember the version that is in force."""
-        published = self._engine.score_map.published
+        """Remember the version that is in force, and the phase map."""
+        published, dose = self._engine.score_map.published, float(self._engine.totals.sum())
         if published is not None:
-            self._half.note(float(self._engine.totals.sum()), published)
+            self._half.note(dose, published)
+        if self._phases is not None:
+            self._foresight.note(dose, self._phases.label, self._phases.doubt)
 
     def check(self, config: PipelineConfig, dose: Dose, guess: Inpainted | None) -> Proposal | None:
         """Look at all conditions; return a stop where they hold for the second time.
@@ -176,11 +179,20 @@ class StopEvidence:
     def _wrong_area(self, risk: float, guess: Inpainted | None) -> float:
         if self._phases is None:
             return 0.0
-        _, error = phase_errors(self._phases, self._engine)
-        if guess is None:
-            return misclassified_area(error, int(np.count_nonzero(self._engine.visits)), risk)[1]
-        guessed = 1.0 - guess.posterior[~guess.measured].max(axis=1)
-        return misclassified_area(np.concatenate([error, guessed]), guess.distance.size, risk)[1]
+        if self._unresolved:
+            return float("inf")
+        phases, n = self._phases, int(np.count_nonzero(self._engine.visits))
+        error = phase_errors(phases, self._engine)[1]
+        if guess is not None:
+            error, n = np.concatenate([error, 1.0 - guess.posterior[~guess.measured].max(axis=1)]), guess.distance.size
+        factor = self._foresight.factor(float(self._engine.totals.sum()), phases.label, phases.doubt)
+        return misclassified_area(error, n, risk, factor)[1]
+
+    @property
+    def _unresolved(self) -> bool:
+        """Whether compositions differ, and nothing says yet how: one phase that is one spectrum, and two components."""
+        found = None if self._phases is None else self._phases.found
+        return self._rank >= 2 and (found is None or (len(found[2]) == 1 and not found[1].phases[0].n_wide))
 
     def _slope(self, dose: Dose) -> float:
         """What another pass would lower the thinned error by, as it went over most of the dose."""
@@ -229,7 +241,8 @@ class StopEvidence:
         """Positions of the largest phase that would be measured and still not be told from noise.
 
         It shares three quarters of its counts with the others. It is told where it enters the basis, or where the
-        anomaly test of the finished map flags one of its positions, should the rest of its counts be one line.
+        anomaly test of the finished map flags one of its positions, should the rest of its counts be one line. As long
+        as all is one phase, it need not be one line.
         """
         engine, published = self._engine, self._engine.score_map.published
         if published is None or not measured.size:
@@ -237,6 +250,8 @@ class StopEvidence:
         exposure = float(np.median(engine.score_map.exposure(measured, engine.noise)))
         channels = published.scaling.n_effective
         learnt = smallest_visible_phase_px(channels, measured.size, _SIGNAL_SHARE * exposure)
+        if self._rank < 2:
+            return learnt
         power = published.test.power(_SIGNAL_SHARE, exposure, engine.config.false_alarm)
         return min(learnt, positions_to_see_one(power, risk))
 

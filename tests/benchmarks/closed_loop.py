@@ -25,7 +25,7 @@ import numpy as np
 from tests.benchmarks._closed_loop import SPECIMENS, Mode, Stopped, scan, stop
 
 LEVELS = (0.03, 0.01, 0.003)
-PASSES = {"uniform": 40, "adaptive": 16, "sparse": 1, "random": 1, "oracle": 12}
+PASSES = {"uniform": 40, "adaptive": 24, "sparse": 1, "random": 1, "oracle": 12}
 STOP_TARGET, STOP_PASSES = 0.02, 60
 
 

@@ -101,7 +101,8 @@ def test_stated_power_is_no_more_than_that_at_nine_of_ten_places(counts: float) 
     for place in places:
         line = np.exp(-0.5 * ((np.arange(D) - place) / (12.0 / 2.355)) ** 2)
         drawn = rng.poisson(counts * (0.75 * mean + 0.25 * line / line.sum()), (200, D))
-        score, _ = scan(drawn.astype(np.float32), np.full((200, 1), 0.75, np.float32), drawn.sum(axis=1) * 1.0, np.ones(200))  # fmt: skip
+        exposure, scores = drawn.sum(axis=1).astype(np.float64), np.full((200, 1), 0.75, np.float32)
+        score, _ = scan(drawn.astype(np.float32), scores, exposure, np.ones(200))
         found.append((score > 10.6).mean())
     assert 0.0 < stated <= np.quantile(found, 0.1) + 0.1
     assert stated > np.quantile(found, 0.1) - 0.35

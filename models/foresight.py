@@ -1,0 +1,47 @@
+"""How well a phase map foresees its own errors, told by what became of earlier maps of the same scan.
+
+A map's probabilities of being wrong rest on its phases, which are themselves learnt from few counts: early in a scan
+more is wrong than they say. With more counts, positions that were called wrongly are called otherwise. So what an
+earlier map got wrong is counted by the present one, which is much surer: a position that has the same label now was
+wrong then with the present doubt, one that has another with one minus that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Float32
+
+_PART, _STEP = 0.7, 1.1
+_BEFOREHAND, _WORTH = 1.5, 10.0
+"""Errors over those foreseen as long as nothing is known of a scan, and errors that this knowledge is worth."""
+
+
+class Foresight:
+    """Maps of a scan at growing doses; only those are kept that are still wanted."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, NDArray[np.int32], Float32]] = []
+
+    def note(self, dose: float, label: NDArray[np.int32], doubt: Float32) -> None:
+        """Remember the labels (P,), -1 where there is none, and doubts (P,) of a map."""
+        if self._kept and dose < _STEP * self._kept[-1][0]:
+            return
+        self._kept.append((dose, label.copy(), doubt.copy()))
+        while len(self._kept) > 1 and self._kept[1][0] <= _PART * dose:
+            del self._kept[0]
+
+    def factor(self, dose: float, label: NDArray[np.int32], doubt: Float32) -> float:
+        """Errors over those foreseen, of the map of about two thirds of the dose as the present one sees it.
+
+        At least 1: a map that was better than it said may have been lucky.
+        """
+        before = [(then, its) for at, then, its in self._kept if at <= _PART * dose]
+        found = foreseen = 0.0
+        if before:
+            then, its = before[-1]
+            both = (then >= 0) & (label >= 0)
+            wrong = np.where(then == label, doubt, 1.0 - doubt)
+            found, foreseen = (float(e[both].sum(dtype=np.float64)) for e in (wrong, its))
+        return max(1.0, (found + _BEFOREHAND * _WORTH) / (foreseen + _WORTH))
