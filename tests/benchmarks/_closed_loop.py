@@ -23,12 +23,12 @@ PHASE_MAP_ONLY: dict[str, Any] = {
     "stop_relative_error": 100.0, "stop_angle_deg": 90.0, "stop_error_slope": 10.0, "stop_unseen_area": 1.0,
 }  # fmt: skip
 SPECIMENS = ("exercise", "sulfide_ore", "precipitates", "interfaces")
-LEAST_OBJECT_PX = 5
+LEAST_OBJECT_PX, IRON_KEV = 5, (6.25, 6.55)
 
 
 def specimen_of(name: str, seed: int) -> Specimen:
-    """Return a specimen: one of the simulator's, or steel with interfaces, or with precipitates of 5 to 9."""
-    if name not in ("interfaces", "precipitates"):
+    """Return a specimen: one of the simulator's, or steel with interfaces, precipitates of 5 to 9, or neither."""
+    if name not in ("interfaces", "precipitates", "homogeneous"):
         return load_specimen(name, seed=seed, shape=SHAPE, channels=CHANNELS)
     base = describe("exercise", channels=CHANNELS).model_dump()
     phases: list[dict[str, Any]] = [
@@ -41,6 +41,8 @@ def specimen_of(name: str, seed: int) -> Specimen:
         # So that one pass does not tell them all.
         phases.append({"name": "Cr-rich ferrite", "atomic": {"Cr": 0.30, "Fe": 0.70}, "density_g_cm3": 7.6})
         layout = [layout[0], {"kind": "precipitates", "phase": "Cr-rich ferrite", "count": 14, "pixels": [5, 9]}]
+    if name == "homogeneous":
+        phases, layout = phases[:1], layout[:1]
     described = SpecimenFile.model_validate({**base, "shape": SHAPE, "phases": phases, "layout": layout})
     return build(name, described, seed)
 
@@ -143,7 +145,7 @@ class Stopped:
     error, stated : float
         Error of the finished map, and the target.
     counts, earliest : float
-        Counts a position at the end, and when an oracle that knows the error would have stopped for good.
+        Counts a position at the end, and when the error came to the target: an oracle that knows it stops there.
     """
 
     stopped: bool
@@ -153,15 +155,20 @@ class Stopped:
     earliest: float
 
 
-def stop(name: str, seed: int, target: float, passes: int) -> Stopped:
+def stop_settings(target: float) -> DecisionConfig:
+    """What is asked of a scan that is to stop at a target for the area called by a wrong phase."""
+    # What nobody has seen is called by a wrong phase as well: it has the same target.
+    unseen = {**PHASE_MAP_ONLY, "stop_unseen_area": target}
+    return DecisionConfig(mode="enforce", stop_misclassified_area=target, **unseen)
+
+
+def stop(name: str, seed: int, target: float, passes: int, scene_seed: int | None = None) -> Stopped:
     """Scan pass by pass until the daemon stops it at a target for the area called by a wrong phase."""
     specimen = specimen_of(name, seed)
     truth, n = specimen.phase_map().ravel(), specimen.n_positions
-    # What nobody has seen is called by a wrong phase as well: it has the same target.
-    unseen = {**PHASE_MAP_ONLY, "stop_unseen_area": target}
-    asked = DecisionConfig(mode="enforce", stop_misclassified_area=target, **unseen)
+    config = PipelineConfig(decisions=stop_settings(target))
     plan = Plan(scan_order(SHAPE), passes=passes, dwell_s=DWELL_S, actions=("stop",))
-    loop = loop_of(specimen, seed + 1000, plan, PipelineConfig(decisions=asked), COUNTS, block=100)
+    loop = loop_of(specimen, seed + 1000 if scene_seed is None else scene_seed, plan, config, COUNTS, block=100)
     seen: list[tuple[float, float]] = []
 
     def watch(now: Loop) -> None:
@@ -176,3 +183,17 @@ def stop(name: str, seed: int, target: float, passes: int) -> Stopped:
     met = next((counts for counts, e in seen if e <= target), float("nan"))
     stopped = any(d["action"] == "stop" for d in loop.decisions)
     return Stopped(stopped, error, target, float(series.engine.totals.sum()) / n, met)
+
+
+def homogeneous(seed: int, passes: int = 8) -> float:
+    """Error of the map of iron with adaptive dwell over that of a uniform scan, at equal counts, on one phase alone."""
+    specimen, errors = specimen_of("homogeneous", seed), []
+    for actions in ((), ("dwell",)):
+        plan = Plan(scan_order(SHAPE), passes=passes, dwell_s=DWELL_S, actions=actions)
+        asked = DecisionConfig(mode="enforce", lead_s=1e-6, **PHASE_MAP_ONLY)
+        series = loop_of(specimen, seed + 1000, plan, PipelineConfig(decisions=asked), COUNTS, block=100).run().series
+        channels = series.axis.channel_range(*IRON_KEV)
+        a_second = series.engine.window(channels)[0] / series.dwell_s
+        truth = COUNTS / DWELL_S * specimen.expected()[:, channels[0] : channels[1]].sum(axis=1)
+        errors.append(float(np.sqrt(np.mean((a_second - truth) ** 2) * series.dwell_s.sum())))
+    return errors[1] / errors[0]

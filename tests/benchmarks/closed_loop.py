@@ -1,12 +1,16 @@
 """What decisions save, and what they miss: simulated instrument and pipeline in one loop.
 
-Run `python -m tests.benchmarks.closed_loop [--check] [--seeds N] [--stops N] [--first-seed S] [--results FILE]
-[--draw FILE.png]`. Maps are small (40 x 40, 512 channels, EDS, 10 counts a position and pass); the truth is known. Each
-scan appends a line to the results file, so that a run can be cut in pieces; tables are made of all lines in it.
+Run `python -m tests.benchmarks.closed_loop [--check] [--seeds N] [--stops N] [--sockets N] [--first-seed S]
+[--results FILE] [--draw FILE.png]`. Maps are small (40 x 40, 512 channels, EDS, 10 counts a position and pass); the
+truth is known. Each scan appends a line to the results file, so that a run can be cut in pieces; tables are made of all
+lines in it.
 
 Curves: error of the phase map against counts a position, for a uniform scan of many passes, adaptive dwell, sparse
 sampling with adaptive dwell, random sparse sampling with the same inpainting, and an oracle that goes on only where the
-map is wrong. Stops: uniform passes, stopped by the daemon for a stated target, beside the earliest stop possible.
+map is wrong. Homogeneous: the error of an element's map with adaptive dwell, on one phase. Stops: uniform passes,
+stopped by the daemon for a stated target, beside the earliest stop possible, and the fixed dose by which 19 of 20 scans
+of a specimen have come to the target, which an operator would have to know beforehand. Sockets: some stops again with
+daemon and instrument as processes, which are to end as those in one process.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tests.benchmarks._closed_loop import SPECIMENS, Mode, Stopped, scan, stop
+from tests.benchmarks._closed_loop import SPECIMENS, Mode, Stopped, homogeneous, scan, stop
+from tests.benchmarks._closed_sockets import stop_over_sockets
 
 LEVELS = (0.03, 0.01, 0.003)
 PASSES = {"uniform": 40, "adaptive": 24, "sparse": 1, "random": 1, "oracle": 12}
@@ -34,24 +39,34 @@ def run(options: argparse.Namespace) -> None:
     done = {(r["kind"], r["specimen"], r["seed"], r.get("mode")) for r in read(options.results)}
     modes = [m for m in get_args(Mode) if not options.modes or m in options.modes.split(",")]
     jobs: list[tuple[str, str, int, str | None]] = []
-    for seed in range(options.first_seed, options.first_seed + max(options.seeds, options.stops)):
+    for seed in range(options.first_seed, options.first_seed + max(options.seeds, options.stops, options.sockets)):
+        number = seed - options.first_seed
+        if number < options.seeds:
+            jobs.append(("homogeneous", "homogeneous", seed, None))
         for name in options.specimens.split(","):
-            if seed < options.first_seed + options.seeds:
-                jobs += [("curve", name, seed, mode) for mode in modes]
-            if seed < options.first_seed + options.stops:
-                jobs.append(("stop", name, seed, None))
+            jobs += [("curve", name, seed, mode) for mode in modes if number < options.seeds]
+            jobs += [("stop", name, seed, None)] if number < options.stops else []
+        jobs += [(kind, "exercise", seed, None) for kind in ("socket", "beside") if number < options.sockets]
     until_s = time.monotonic() + options.seconds
     for job in jobs:
         if job in done or time.monotonic() > until_s:
             continue
         kind, name, seed, mode = job
-        line: dict[str, Any] = {"kind": kind, "specimen": name, "seed": seed, "mode": mode}
-        if mode is None:
-            line |= asdict(stop(name, seed, STOP_TARGET, STOP_PASSES))
-        else:
-            line["points"] = [asdict(p) for p in scan(name, seed, mode, PASSES[mode])]  # type: ignore[arg-type]
+        line = {"kind": kind, "specimen": name, "seed": seed, "mode": mode, **one(kind, name, seed, mode)}
         with options.results.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def one(kind: str, name: str, seed: int, mode: str | None) -> dict[str, Any]:
+    """Do one scan and return what came of it."""
+    if kind == "homogeneous":
+        return {"ratio": homogeneous(seed)}
+    if kind == "curve":
+        return {"points": [asdict(p) for p in scan(name, seed, mode, PASSES[mode])]}  # type: ignore[arg-type,index]
+    if kind == "socket":
+        return asdict(stop_over_sockets(name, seed, STOP_TARGET, STOP_PASSES))
+    # Beside one over sockets: the simulator draws counts with the next seed after the specimen's.
+    return asdict(stop(name, seed, STOP_TARGET, STOP_PASSES, seed + 1 if kind == "beside" else None))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -96,29 +111,65 @@ def ratio(uniform: list[dict[str, float]], other: list[dict[str, float]], level:
     return its / mine if np.isfinite(mine) else 0.0
 
 
+def of_kind(results: list[dict[str, Any]], kind: str) -> list[tuple[str, Stopped]]:
+    """Return specimens and stops."""
+    keys = Stopped.__dataclass_fields__
+    return [(r["specimen"], Stopped(**{k: r[k] for k in keys})) for r in results if r["kind"] == kind]
+
+
 def stops(results: list[dict[str, Any]], missed: list[str]) -> None:
     """Print how often a finished map misses its target, and how much longer than needed was scanned."""
     print(f"\nstop at a stated {STOP_TARGET:.1%} of the area called by a wrong phase, at a risk of 5 %")
-    for name in ("all", *sorted({r["specimen"] for r in results if r["kind"] == "stop"})):
-        mine = [
-            Stopped(**{k: r[k] for k in Stopped.__dataclass_fields__})
-            for r in results
-            if r["kind"] == "stop" and name in ("all", r["specimen"])
-        ]
-        ended = [s for s in mine if s.stopped]
+    print("beyond: dose over that of the earliest stop of the same scan, median [10 %, 90 %]")
+    print("fixed: median dose over that by which 19 of 20 scans of the specimen have come to the target")
+    every = of_kind(results, "stop")
+    known = {name: _hindsight([s for n, s in every if n == name]) for name in {n for n, _ in every}}
+    for name in ("all", *sorted(known)):
+        mine = [(n, s) for n, s in every if name in ("all", n)]
+        ended = [(n, s) for n, s in mine if s.stopped]
         if not ended:
             continue
-        wrong = sum(s.error > s.stated for s in ended)
-        beyond = [s.counts / s.earliest - 1.0 for s in ended if np.isfinite(s.earliest)]
+        wrong = sum(s.error > s.stated for _, s in ended)
+        beyond = [s.counts / s.earliest - 1.0 for _, s in ended if np.isfinite(s.earliest)]
+        fixed = float(np.median([s.counts / known[n] - 1.0 for n, s in ended]))
         low, middle, high = np.percentile(beyond, [10, 50, 90]) if beyond else (np.nan,) * 3
         ok = wrong <= 0.075 * len(ended) and middle <= 0.25
         print(
-            f"{name:13s} {len(mine)} scans, {len(ended)} stopped, {wrong} missed the target "
-            f"beyond the earliest stop: {middle:.0%} [10 %: {low:.0%}, 90 %: {high:.0%}] {'' if ok else 'MISSED'}",
+            f"{name:13s} {len(mine)} scans, {len(ended)} stopped, {wrong} missed the target; beyond: {middle:.0%} "
+            f"[{low:.0%}, {high:.0%}], fixed: {fixed:.0%} {'' if ok else 'MISSED'}",
             flush=True,
         )
         if name == "all" and not ok:
             missed.append("stop")
+
+
+def _hindsight(mine: list[Stopped]) -> float:
+    earliest = [s.earliest for s in mine if np.isfinite(s.earliest)]
+    return float(np.quantile(earliest, 0.95)) if earliest else float("nan")
+
+
+def others(results: list[dict[str, Any]], missed: list[str]) -> None:
+    """Print what adaptive dwell costs where there is nothing to find, and how stops over sockets compare."""
+    ratios = [r["ratio"] for r in results if r["kind"] == "homogeneous"]
+    if ratios:
+        ok = float(np.median(ratios)) <= 1.05
+        print("\nhomogeneous: error of the map of iron at equal counts, with adaptive over uniform dwell:")
+        text = f"median {np.median(ratios):.3f}, largest {max(ratios):.3f} ({len(ratios)} seeds)"
+        print(f"{text} {'' if ok else 'MISSED'}")
+        missed += [] if ok else ["homogeneous"]
+    over, beside = (by_seed(results, kind) for kind in ("socket", "beside"))
+    pairs = [(over[seed], beside[seed]) for seed in over if seed in beside]
+    if pairs:
+        same = sum((a.stopped, a.error <= a.stated) == (b.stopped, b.error <= b.stated) for a, b in pairs)
+        dose = np.median([a.counts / b.counts for a, b in pairs])
+        print(f"over sockets: {same} of {len(pairs)} stops as in one process; median ratio of doses {dose:.2f}")
+        missed += [] if same == len(pairs) else ["sockets"]
+
+
+def by_seed(results: list[dict[str, Any]], kind: str) -> dict[int, Stopped]:
+    """Return stops by seed."""
+    seeds = [r["seed"] for r in results if r["kind"] == kind]
+    return dict(zip(seeds, (s for _, s in of_kind(results, kind)), strict=True))
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
@@ -162,6 +213,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     parser.add_argument("--seeds", type=int, default=5, help="of the curves")
     parser.add_argument("--stops", type=int, default=20, help="seeds of the stops, for each specimen")
+    parser.add_argument("--sockets", type=int, default=0, help="seeds of the stops over sockets")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--specimens", default=",".join(SPECIMENS))
     parser.add_argument("--modes", default="", help="of the curves; all by default")
@@ -173,6 +225,7 @@ def main() -> int:
     results, missed = read(options.results), list[str]()
     curves(results, missed)
     stops(results, missed)
+    others(results, missed)
     if options.draw is not None:
         draw(results, options.draw)
     return int(options.check and bool(missed))
