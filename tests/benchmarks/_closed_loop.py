@@ -38,9 +38,8 @@ def specimen_of(name: str, seed: int) -> Specimen:
     grains = {"kind": "grains", "phases": ["ferrite", "austenite"], "count": 8, "mixing_px": 0.7}
     layout: list[dict[str, Any]] = [{"kind": "fill", "phase": "ferrite"}, grains]
     if name == "precipitates":
-        # So that one pass does not tell them all.
-        phases.append({"name": "Cr-rich ferrite", "atomic": {"Cr": 0.30, "Fe": 0.70}, "density_g_cm3": 7.6})
-        layout = [layout[0], {"kind": "precipitates", "phase": "Cr-rich ferrite", "count": 14, "pixels": [5, 9]}]
+        phases.append({"name": "carbide", "atomic": {"Cr": 0.62, "Fe": 0.17, "C": 0.21}, "density_g_cm3": 7.0})
+        layout = [layout[0], {"kind": "precipitates", "phase": "carbide", "count": 14, "pixels": [5, 9]}]
     if name == "homogeneous":
         phases, layout = phases[:1], layout[:1]
     described = SpecimenFile.model_validate({**base, "shape": SHAPE, "phases": phases, "layout": layout})
