@@ -190,9 +190,12 @@ class StopEvidence:
 
     @property
     def _unresolved(self) -> bool:
-        """Whether compositions differ, and nothing says yet how: one phase that is one spectrum, and two components."""
+        """Whether compositions differ, and nothing says yet how: two components, one phase that may not be wide."""
         found = None if self._phases is None else self._phases.found
-        return self._rank >= 2 and (found is None or (len(found[2]) == 1 and not found[1].phases[0].n_wide))
+        if found is None or self._rank < 2:
+            return self._rank >= 2
+        view, mixture, ids = found
+        return len(ids) == 1 and not (view.likelihood.spreads and mixture.phases[0].n_wide)
 
     def _slope(self, dose: Dose) -> float:
         """What another pass would lower the thinned error by, as it went over most of the dose."""

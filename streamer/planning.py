@@ -24,7 +24,7 @@ _EPSILON = 0.25
 """Positions are measured on until their error is this part of what the whole map may have."""
 _ENOUGH, _STEPS = 0.5, 2.0
 """Part of the area that may be called wrongly that is aimed at, and best steps that a position needs on the way."""
-_SHARE, _LEAST_CHANGE = 0.5, 0.05
+_SHARE, _LEAST_CHANGE, _LEAST_PASS = 0.5, 0.05, 0.1
 _POWERS = {"relative_error": 0.5, "half_dose_angle_deg": 0.5, "error_slope_per_pass": 1.5, "unseen_area": 1.0}
 """By which power of the dose targets are come nearer to."""
 _BLOCKS_FADE, _BLOCKS_AHEAD = 0.9, 1.25
@@ -143,7 +143,10 @@ class Planner:
     def _budget(
         self, every: Prospects, error: Float64, config: DecisionConfig, dose: Dose, most_s: float, number: int
     ) -> Budget:
-        """Half of what a pass may bring, and as much as is needed for the passes that are left to reach the target."""
+        """Half of what a pass may bring, and as much as is needed for the passes that are left to reach the target.
+
+        But a tenth of a planned pass, as far as it brings anything: passes are few, and each costs time of its own.
+        """
         left = max(dose.passes - number, 1)
         rate = np.divide(every.gain, every.step_s, out=np.zeros_like(every.gain), where=every.step_s > 0)
         order = np.argsort(-rate, kind="stable")
@@ -151,7 +154,8 @@ class Planner:
         enough = remaining <= _ENOUGH * config.stop_misclassified_area * error.size
         last = int(np.argmax(enough)) if enough.any() else order.size - 1
         needed_s = float(_STEPS * every.step_s[order[: last + 1]].sum())
-        return Budget(most_s, min(needed_s / left, most_s), (1.0 + 1.0 / left) / 2.0)
+        least_s = max(needed_s / left, _LEAST_PASS * (dose.planned_s or 0.0) * dose.planned)
+        return Budget(most_s, min(least_s, most_s), (1.0 + 1.0 / left) / 2.0)
 
     def next_visits(self, config: DecisionConfig, dose: Dose, guess: Inpainted, visits: int) -> Proposal | None:
         """Positions of a sparse scan to be measured next: uncertain guesses, and measured ones that are not decided."""

@@ -45,7 +45,7 @@ def stop_over_sockets(name: str, seed: int, target: float, passes: int) -> Stopp
                 command += ["--data", server.source, "--control", server.control]
                 command += ["--replay", f"tcp://127.0.0.1:{free_port()}"]
                 subprocess.run(command, capture_output=True, text=True, check=True)
-                books = results.until_end("stop", timeout_s=120)
+                books = results.until_end("stop")
                 label = results.last("map/phase")[1]["phase"].ravel()
                 counts = float(np.nanmean(results.last("map/counts")[1]["counts"]))
         finally:

@@ -31,7 +31,7 @@ from tests.benchmarks._closed_sockets import stop_over_sockets
 
 LEVELS = (0.03, 0.01, 0.003)
 PASSES = {"uniform": 40, "adaptive": 24, "sparse": 1, "random": 1, "oracle": 12}
-STOP_TARGET, STOP_PASSES = 0.02, 60
+STOP_TARGET, STOP_PASSES = 0.02, 40
 
 
 def run(options: argparse.Namespace) -> None:
