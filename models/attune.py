@@ -55,11 +55,14 @@ class Attunement:
         """By how much spectra that were taken look better than others, in units of the error of raw counts."""
         return 1.0 / (_POOLED * self._width * self.n) if self.n else 0.0
 
-    def take(self, quanta: NDArray[Any], spectra: NDArray[Any], visits: Float64) -> None:
-        """Learn from quanta (n, D) of so many visits (n,) and what the network makes of them (n, D)."""
-        self._seen += quanta.sum(axis=0, dtype=np.float64)
-        self._said += spectra.sum(axis=0, dtype=np.float64)
-        dose, noise = self._doses(np.maximum(quanta, 0).sum(axis=1, dtype=np.float64), visits)
+    def take(
+        self, quanta: Float32, spectra: Float32, total: Float64, visits: Float64, chosen: NDArray[np.bool_]
+    ) -> None:
+        """Learn from the chosen ones (n,) of quanta (n, D) and what the network makes of them (n, D)."""
+        part = chosen.astype(np.float32)
+        self._seen += part @ quanta
+        self._said += part @ spectra
+        dose, noise = self._doses(total[chosen], visits[chosen])
         self.n += len(dose)
         self._dose += float(dose.sum())
         self._square += float((dose**2).sum())
@@ -97,5 +100,6 @@ class Attunement:
 def attuned(spectra: Float32, quanta: NDArray[Any], axis: Axis, read_sigma: float = 0.0) -> Float32:
     """Return a network's spectra (n, D) of the quanta (n, D) of a whole map as they are in it."""
     tuning, once = Attunement(axis, read_sigma), np.ones(len(quanta))
-    tuning.take(quanta, spectra, once)
-    return tuning.tune(spectra, np.maximum(quanta, 0).sum(axis=1, dtype=np.float64), once)
+    total = np.maximum(quanta, 0).sum(axis=1, dtype=np.float64)
+    tuning.take(np.asarray(quanta, dtype=np.float32), spectra, total, once, np.ones(len(quanta), dtype=np.bool_))
+    return tuning.tune(spectra, total, once)

@@ -153,8 +153,8 @@ class SecondOpinion:
         trusted = inside & self.may_speak
         disagree = trusted & (distance > exposure * self._threshold(published, score_map.measured.size))
         speaks = trusted & (~disagree | (lean >= 0.0))
-        usual = inside & ~disagree
-        tuning.take(as_dense(seen.quanta)[usual], found.spectra[usual], seen.visits[usual])
+        quanta = seen.counts if engine.noise.is_poisson else as_dense(seen.quanta)
+        tuning.take(quanta, found.spectra, seen.total, seen.visits, inside & ~disagree)
         self.looked += index.size
         self.outside += int(np.count_nonzero(~inside))
         self.disagreed += int(np.count_nonzero(disagree))

@@ -75,7 +75,7 @@ def test_visits_are_shrunk_by_what_noise_they_have() -> None:
     shape = mixtures(1, 0)[0]
     spectra = (total[:, None] * shape).astype(np.float32)
     tuning = Attunement(AXIS)
-    tuning.take(spectra, spectra, visits)
+    tuning.take(spectra, spectra, total, visits, np.ones(4000, dtype=np.bool_))
     found = tuning.tune(spectra, total, visits).sum(axis=1) / visits
     for few in (True, False):
         chosen = (visits == 1.0) == few
@@ -88,5 +88,6 @@ def test_nothing_is_known_before_the_first_spectra() -> None:
     spectra = np.ones((3, D), dtype=np.float32)
     np.testing.assert_array_equal(tuning.tune(spectra, np.full(3, 64.0), np.ones(3)), spectra)
     assert tuning.optimism == 0.0
-    tuning.take(spectra, spectra, np.ones(3))
+    tuning.take(spectra, spectra, np.full(3, 64.0), np.ones(3), np.array([True, False, True]))
+    assert tuning.n == 2
     assert 0 < tuning.optimism < 0.1
