@@ -81,7 +81,9 @@ class Attunement:
         shrunk = mean + away * spread / np.maximum(spread + noise, 1e-30)
         shrunk = np.where(away**2 > _FAR**2 * (spread + noise), dose, shrunk)
         scale = np.divide(shrunk, dose, out=np.ones_like(dose), where=dose > 0)
-        return np.asarray(spectra * self._response * scale.astype(np.float32)[:, None])
+        tuned = spectra * self._response
+        tuned *= scale.astype(np.float32)[:, None]
+        return tuned
 
     def _doses(self, total: Float64, visits: Float64) -> tuple[Float64, Float64]:
         """Quanta in a visit, and the variance of that by noise."""
