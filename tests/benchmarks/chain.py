@@ -183,7 +183,7 @@ def chain() -> Iterator[Chain]:
         drain(server.results) as results,
     ):
         bench = Bench()
-        Asker(bench, server.control).ask("status", timeout_s=120)
+        Asker(bench, server.control).ask("status")
         bench.close()
         time.sleep(1.0)
         yield Chain(server, f"http://{listen}/metrics", source, results)

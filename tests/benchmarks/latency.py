@@ -128,7 +128,7 @@ def through_daemon(messages: list[list[bytes]], rate: float) -> tuple[float, flo
     with tempfile.TemporaryDirectory() as folder, daemon(Path(folder)) as server:
         bench = Bench()
         publisher = publisher_of(bench, server.source)
-        Asker(bench, server.control).ask("status", timeout_s=60)
+        Asker(bench, server.control).ask("status")
         publisher.recv()
         clock = Clock(listener_of(bench, server.results), SIDE * SIDE, frames)
         time.sleep(0.5)

@@ -74,7 +74,7 @@ class Source:
         self._push = bench.socket(zmq.PUSH)
         self._push.setsockopt(zmq.SNDHWM, 64)
         self._push.bind(server.source)
-        self._asker.ask("status", timeout_s=PATIENCE_S)
+        self._asker.ask("status")
 
     def run(self, stream: Stream, n_spectra: int, every: int) -> Iterator[Sample]:
         """Send a series of so many spectra; look after each `every` of them, and after the end."""
@@ -102,7 +102,7 @@ class Source:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{spectra} spectra were not processed in {PATIENCE_S} s")
             time.sleep(0.02)
-            status = self._asker.ask("status", timeout_s=PATIENCE_S)[0]["params"]
+            status = self._asker.ask("status")[0]["params"]
         return status
 
     def _sample(self, series: str, spectra: int) -> Sample:
