@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from models.base import Float64
 
@@ -50,7 +50,8 @@ class Damage:
     ----------
     phase : int
     statistic, threshold : float
-        Chi-squared of the changes of all amounts at the positions of the phase.
+        Of the more telling of two tests at the positions of the phase: chi-squared of the changes of all amounts, or
+        the square of the loss of its own amount, in standard errors, the others being as they were.
     rate, rate_error : float
         Relative loss of the phase's own amount per unit of dose, 1 / De, with its standard error; negative: it grows.
     dose : float
@@ -156,20 +157,27 @@ class DamageMonitor:
     def found(self) -> list[Damage]:
         """Phases that change, as far as can be told now."""
         m = len(self._unit)
-        threshold = float(chi2.isf(self.config.false_alarms / m, m))
-        statistics = np.array([self._statistic(k) for k in range(m)])
+        # Two tests share the false alarms. The second is one-sided, and sees a phase that fades with fewer counts.
+        share = self.config.false_alarms / (2 * m)
+        thresholds = np.array([chi2.isf(share, m), norm.isf(share) ** 2])
+        statistics = np.array([self._statistics(k) for k in range(m)])
         fits = [self._fit(k) for k in range(m)]
         kind: Literal["damage", "intensity"] = "intensity" if _all_alike(fits) else "damage"
+        telling = np.argmax(statistics / thresholds, axis=1)
         return [
-            self._damage(k, float(statistics[k]), threshold, *fits[k], kind)
-            for k in np.flatnonzero(statistics > threshold).tolist()
+            self._damage(k, float(statistics[k, which]), float(thresholds[which]), *fits[k], kind)
+            for k, which in enumerate(telling.tolist())
+            if statistics[k, which] > thresholds[which]
         ]
 
-    def _statistic(self, phase: int) -> float:
+    def _statistics(self, phase: int) -> tuple[float, float]:
+        """Chi-squared of all changes, and that part of it which is a loss of the phase's own amount alone."""
         if not self._variance[phase] > 0:
-            return 0.0
-        covariance = self._variance[phase] * self._unit[phase]
-        return float(self._score[phase] @ np.linalg.pinv(covariance, hermitian=True) @ self._score[phase])
+            return 0.0, 0.0
+        inverse = np.linalg.pinv(self._variance[phase] * self._unit[phase], hermitian=True)
+        weighted = inverse @ self._score[phase]
+        lost = max(0.0, -float(weighted[phase])) / np.sqrt(max(float(inverse[phase, phase]), 1e-300))
+        return float(self._score[phase] @ weighted), float(lost**2)
 
     def _fit(self, phase: int) -> tuple[float, float]:
         """Rate of loss 1 / De of the phase's own amount and its standard error (infinite: nothing is known)."""

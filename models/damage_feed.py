@@ -60,15 +60,18 @@ class DamageFeed:
         Parameters
         ----------
         dwell_s : ndarray, (P,)
-            Dose of each position so far.
+            Dose of each position so far, which goes on while this is done.
         """
         self._looked_at = n_visits
         store = self._engine.score_map.store
         rows = np.flatnonzero(store.complete(self._watched))
         pieces = []
-        dose = dwell_s[self._watched].copy()
+        dose = np.zeros(self._watched.size)
         for first in range(0, rows.size, _ROWS):
-            counts = store.rows(self._watched[rows[first : first + _ROWS]])
+            at = rows[first : first + _ROWS]
+            counts = store.rows(self._watched[at])
+            # Together with its counts: visits go on while the rest is read.
+            dose[at] = dwell_s[self._watched[at]]
             pieces.append(sparse.csr_array(counts, dtype=np.float64))
             yield
         if not pieces:
@@ -101,15 +104,17 @@ class DamageFeed:
         ids, spectra = self._phases.spectra()
         if not self._history:
             return []
-        if not ids:
-            # Before there are two phases, all is one.
-            ids, spectra = [0], np.asarray(now.sum(axis=0), dtype=np.float64)[None, :]
+        if ids:
+            label = self._phases.label[self._watched]
+            confidence = np.nan_to_num(self._phases.confidence[self._watched].astype(np.float64))
+            posterior = np.stack([np.where(label == i, confidence, 0.0) for i in ids], axis=1)
+        else:
+            # Before there are phases, all is one.
+            posterior = np.ones((self._watched.size, 1))
+            spectra = np.asarray(now.sum(axis=0), dtype=np.float64)[None, :]
         matrix, covariance = readouts(np.maximum(spectra, 0.0))
         monitor = DamageMonitor(covariance, DamageConfig(loss=self._loss))
-        label = self._phases.label[self._watched]
-        confidence = np.nan_to_num(self._phases.confidence[self._watched].astype(np.float64))
-        posterior = np.stack([np.where(label == i, confidence, 0.0) for i in ids], axis=1)
-        totals = np.zeros((self._watched.size, len(ids)))
+        totals = np.zeros((self._watched.size, posterior.shape[1]))
         counted = np.zeros(self._watched.size)
         self._add_all(monitor, posterior, matrix, totals, counted)
         return monitor.found()

@@ -66,6 +66,15 @@ class Watch:
         """Phases that change, as far as is known."""
         return [] if self._damage is None else self._damage.found
 
+    @property
+    def losing(self) -> list[Damage]:
+        """Those of them that lose what they had.
+
+        Positions that are visited again because they had given little seem to grow, and so does what others turn
+        into; and of a phase that lies beside a damaged one only its neighbour's part is lost.
+        """
+        return [found for found in self.damage if found.rate > _SURE * found.rate_error]
+
     def corrected(self, counts: Counts) -> Counts:
         """Counts (n, D) put back to where they belong."""
         return restored(counts, self._axis, self._undone, self._rng)
@@ -168,8 +177,7 @@ class Watch:
             Gives the name of a phase by its place.
         """
         proposals: list[Proposal] = []
-        # Positions that are visited again because they had given little seem to grow: only what is lost counts.
-        for found in (d for d in self.damage if d.rate > 0):
+        for found in self.losing:
             evidence = {
                 "phase": name(found.phase), "statistic": found.statistic, "threshold": found.threshold,
                 "dose_s": found.dose, "dose_constant_s": found.dose_constant,

@@ -119,8 +119,11 @@ def test_the_statistic_is_chi_squared_where_nothing_is_lost() -> None:
     for seed in range(40):
         scan = Scan(seed, counts=8.0)
         scan.passes(3)
-        found += [scan.monitor._statistic(k) for k in range(3)]
-    assert np.mean(found) == pytest.approx(3.0, abs=4 * np.sqrt(6 / len(found)))
+        found += [scan.monitor._statistics(k) for k in range(3)]
+    everything, lost = np.array(found).T
+    assert everything.mean() == pytest.approx(3.0, abs=4 * np.sqrt(6 / len(found)))
+    # One-sided: the square of a standard normal number where it is a loss, which is every second time.
+    assert lost.mean() == pytest.approx(0.5, abs=4 * np.sqrt(1.25 / len(found)))
 
 
 def test_a_beam_that_fades_is_not_called_damage() -> None:

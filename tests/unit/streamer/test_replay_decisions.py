@@ -60,7 +60,7 @@ def test_the_same_decisions_come_out_and_other_settings_give_others(tmp_path: Pa
     assert "the same as when the scan ran" in shown.output
     assert "  dwell (advise, model" in shown.output
     settings = tmp_path / "other.toml"
-    settings.write_text("[pipeline.decisions]\nstop_relative_error = 0.0001\nmode = 'enforce'\n")
+    settings.write_text("[pipeline.decisions]\nstop_misclassified_area = 0.00001\nmode = 'enforce'\n")
     other = runner.invoke(app, ["replay-decisions", str(tmp_path), "--config", str(settings)])
     assert other.exit_code == 0
     assert "(enforce" in other.output

@@ -1,0 +1,47 @@
+"""Damage is looked for while the scan goes on, however little idle time there is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulator.effects import Effects
+from simulator.raster import scan_order
+from simulator.sample import load_specimen
+from simulator.schedule import Plan
+from streamer.config import PipelineConfig
+from tests import loop
+from tests.loop import Loop, loop_of
+
+SHAPE, DWELL_S = (32, 32), 0.01
+
+
+def scan(effects: Effects, passes: int, counts: float) -> Loop:
+    specimen = load_specimen("exercise", seed=1, shape=SHAPE, channels=256)
+    plan = Plan(scan_order(SHAPE), passes=passes, dwell_s=DWELL_S, actions=())
+    return loop_of(specimen, 0, plan, PipelineConfig(), counts, block=128, effects=effects)
+
+
+def test_it_is_found_before_a_tenth_is_lost() -> None:
+    """Although phases and unmixing want all the idle time there is in the first passes."""
+    lost: list[float] = []
+
+    def watch(now: Loop) -> None:
+        if not lost and now.series.deciding._watch.losing:
+            lost.append(-np.expm1(-now.series.dwell_s.mean() / (20 * DWELL_S)))
+
+    scanned = scan(Effects(damage_s=20 * DWELL_S, damaged="ferrite"), 3, 200.0)
+    scanned.watch = watch
+    scanned.run()
+    assert lost
+    assert lost[0] < 0.1
+
+
+def test_visits_during_a_look_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is made piece by piece between blocks: what it reads later has had more dose."""
+    monkeypatch.setattr(loop, "_IDLE_PIECES", 1)
+    scanned = scan(Effects(), 6, 400.0)
+    found: set[int] = set()
+    scanned.watch = lambda now: found.update(d.phase for d in now.series.deciding._watch.damage)
+    scanned.run()
+    assert not found
