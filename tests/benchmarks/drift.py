@@ -2,7 +2,8 @@
 
 Run `python -m tests.benchmarks.drift [--check] [--seeds N] [--nulls MILLIONS] [--only detect,null,correct,cost]`. The
 specimens are the simulator's, in EDS at 200 counts a spectrum and 10 eV a channel, and the model is the linear engine
-as it learns. Beside the joint test stand two textbook CUSUMs (k 0.5, h 10) of the same filtered counts, of shift alone
+as it learns. The bound is what Fisher information allows at the threshold of the test, to which noise adds as often as
+it takes away. Beside the joint test stand two textbook CUSUMs (k 0.5, h 10) of the same filtered counts, of shift alone
 and of gain alone.
 """
 
@@ -204,9 +205,26 @@ def detect(seeds: int, missed: list[str]) -> None:
         for name, shape, passes, at in SCENARIOS:
             runs = [watch(name, shape, passes, at, change, seed) for seed in range(seeds)]
             delays += [r.delay or 10**9 for r in runs]
-            print(f"{what:12s} {name:17s} {line(runs, change)}", flush=True)
+            bound = fewest(load_specimen(name, seed=0, shape=shape, channels=CHANNELS), change)
+            print(f"{what:12s} {name:17s} {line(runs, change)}; bound {bound:.0f}", flush=True)
         median = float(np.median(delays))
         report(f"{what}, all specimens, median", f"{median:.0f} (<= 500)", median <= 500, missed)
+
+
+def fewest(specimen: Specimen, change: Calibration) -> float:
+    """Spectra after which the statistic is expected to reach its threshold, by Fisher information.
+
+    For a test that knows what is at each position, and the calibration before, without error: each spectrum adds
+    sum(t^2 / lam) for a spectrum lam that changes by t to the expected chi-squared, which begins at two.
+    """
+    values = specimen.axis.values
+    axis = Axis("Energy", "keV", values.size, float(values[0]), float(values[1] - values[0]))
+    shapes = specimen.endmembers
+    changed = recorded_spectra(shapes, axis, change) - shapes
+    some = COUNTS * specimen.abundances[:: max(1, specimen.n_positions // 400)]
+    expected = some @ shapes
+    squares = np.divide((some @ changed) ** 2, expected, out=np.zeros_like(expected), where=expected > 1e-12)
+    return float((DriftConfig().threshold - 2.0) / squares.sum(axis=1).mean())
 
 
 def line(runs: list[Found], change: Calibration) -> str:
