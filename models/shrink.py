@@ -23,9 +23,9 @@ class ScoreShrinkage:
     columns of `axes`, variances `signal`; the best linear estimate shrinks each axis by signal h / (signal h + 1).
 
     Spectra that the basis was fitted on have pulled it towards their own noise: their scores are too long by
-    `pull` = 1 + gamma/theta, theta the signal variance at the mean exposure and gamma = D/N. In the spiked model that is
-    the optimal factor sqrt((lam-1-gamma)^2 - 4 gamma)/lam (Gavish & Donoho 2017) over 1 - gamma/theta^2: the same for
-    strong components, more for weak ones, whose few positions with much of them the optimum for all would suppress.
+    `pull` = 1 + gamma/theta, theta the signal variance at the mean exposure and gamma = D/N. In the spiked model that
+    is the optimal factor sqrt((lam-1-gamma)^2 - 4 gamma)/lam (Gavish & Donoho 2017) over 1 - gamma/theta^2: the same
+    for strong components, more for weak ones, whose few positions with much of them the optimum for all would suppress.
     """
 
     centre: Float64
