@@ -13,9 +13,9 @@ import numpy as np
 from models.base import Float32, done
 from models.grouping import Group, Residuals, group_of
 from models.linear import LinearEngine
-from models.phase_growth import without
 from models.phase_mixture import Mixture, evaluate
 from models.phase_sample import PhaseView, Positions, spread_out
+from models.phase_starts import without
 from models.phases import Phases
 
 _FEWEST, _READ, _TESTED = 10, 256, 1024

@@ -7,9 +7,9 @@ from scipy.optimize import linear_sum_assignment
 
 from models.base import Float64
 from models.composition import CompositionSpace
-from models.phase_growth import with_phase, without
 from models.phase_mixture import Evaluation, Mixture, Sample
 from models.phase_sample import PhaseView, Positions
+from models.phase_starts import with_phase, without
 
 _OVERLAP = 0.3
 

@@ -14,6 +14,8 @@ from models.composition import CompositionSpace
 
 Pair: TypeAlias = tuple[int, int]
 FAINTEST = 1e-9
+MOST_TRIANGLES = 4
+"""Mixtures of three phases that are looked for among coordinates."""
 _MOST_REST = 0.05
 _FEWEST_ROWS, _MOST_ROWS, _AT_ONCE = 48, 512, 4096
 _STRANGE_DOUBT = 0.3
@@ -152,13 +154,15 @@ class Mixture:
 class Densities:
     """Log densities of spectra under phases (C, n), mixtures of pairs (B, n), and none of them (n,).
 
-    `second` (B, n) is the probability that the second phase of a pair dominates, given that it is mixed.
+    `second` (B, n) is the probability that the second phase of a pair dominates, given that it is mixed; `third` (C, n)
+    that what is none of these is a mixture of three in which a phase dominates, where such mixtures are looked for.
     """
 
     phases: Float64
     bridges: Float64
     second: Float64
     rest: Float64
+    third: Float64 | None = None
 
 
 class Likelihood(Protocol):
@@ -190,6 +194,8 @@ class Evaluation:
         Of each phase pure, of each pair mixed, of none.
     second : ndarray, (B, n)
         Given a mixture of the pair, the probability that its second phase dominates.
+    third : ndarray, (C, n)
+        Given that it is neither pure nor of a pair, the probability to be of three of which a phase dominates.
     pairs : list of (int, int)
     n_phases : int
     """
@@ -197,6 +203,7 @@ class Evaluation:
     log_density: Float64
     posterior: Float64
     second: Float64
+    third: Float64
     pairs: list[Pair]
     n_phases: int
 
@@ -208,21 +215,25 @@ class Evaluation:
             mixed = self.posterior[self.n_phases + b]
             out[i] += mixed * (1.0 - self.second[b])
             out[j] += mixed * self.second[b]
-        return out
+        return np.asarray(out + self.posterior[-1] * self.third)
 
     @property
     def mixed(self) -> Float64:
-        """Probability to be a mixture of two phases, (n,)."""
-        return np.asarray(self.posterior[self.n_phases : -1].sum(axis=0))
+        """Probability to be a mixture of two phases, or of three where these are looked for, (n,)."""
+        return np.asarray(self.posterior[self.n_phases : -1].sum(axis=0) + self.posterior[-1] * self.third.sum(axis=0))
+
+    @property
+    def unexplained(self) -> Float64:
+        """Probability to be neither a phase nor a mixture of two, nor of three where these are looked for, (n,)."""
+        return np.asarray(self.posterior[-1] * np.maximum(1.0 - self.third.sum(axis=0), 0.0))
 
     @property
     def doubt(self) -> Float64:
         """Probability that another phase than the likeliest one makes up most of a spectrum, (n,).
 
-        What neither a phase nor a mixture of two explains may still be called rightly: most such spectra are mixtures
-        of three.
+        What neither a phase nor a mixture explains may still be called rightly.
         """
-        rest, dominant = self.posterior[-1], self.dominant
+        rest, dominant = self.unexplained, self.dominant
         among = 1.0 - dominant.max(axis=0) / np.maximum(dominant.sum(axis=0), 1e-300)
         return np.asarray((1.0 - rest) * among + rest * np.maximum(among, _STRANGE_DOUBT))
 
@@ -232,9 +243,22 @@ class Evaluation:
         return np.asarray(self.posterior[rows].sum(axis=0))
 
 
+def largest_step(old: Mixture, new: Mixture, space: CompositionSpace) -> float:
+    """How far a phase has moved at most, in spreads of noise at unit exposure; infinite if there are more or fewer."""
+    if len(old.phases) != len(new.phases):
+        return float("inf")
+    steps = [
+        np.linalg.norm(whitening(space.noise(b.mean)) @ (b.mean - a.mean))
+        for a, b in zip(old.phases, new.phases, strict=True)
+    ]
+    return float(max(steps))
+
+
 def rows_at_once(mixture: Mixture) -> int:
     """How many spectra can be evaluated in half a millisecond."""
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, _AT_ONCE // (len(mixture.phases) + 2 * len(mixture.bridges))))
+    n = len(mixture.phases)
+    triples = min(n * (n - 1) * (n - 2) // 6, MOST_TRIANGLES)
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, _AT_ONCE // (n + 2 * len(mixture.bridges) + 4 * triples)))
 
 
 def evaluate(mixture: Mixture, sample: Sample, likelihood: Likelihood) -> Pieces[Evaluation]:
@@ -246,13 +270,13 @@ def evaluate(mixture: Mixture, sample: Sample, likelihood: Likelihood) -> Pieces
     for first in range(0, sample.weight.size, rows):
         parts.append(_posterior(densities, log_shares, sample.rows(slice(first, first + rows))))
         yield
-    log_density, posterior, second = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
-    return Evaluation(log_density, posterior, second, mixture.pairs, len(mixture.phases))
+    log_density, posterior, second, third = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
+    return Evaluation(log_density, posterior, second, third, mixture.pairs, len(mixture.phases))
 
 
 def _posterior(
     densities: Callable[[Sample], Densities], log_shares: Float64, sample: Sample
-) -> tuple[Float64, Float64, Float64]:
+) -> tuple[Float64, Float64, Float64, Float64]:
     found = densities(sample)
     joint = np.concatenate([found.phases, found.bridges, found.rest[None]])
     joint += log_shares
@@ -266,7 +290,8 @@ def _posterior(
     np.exp(joint, out=joint)
     total = joint.sum(axis=0)
     joint /= total
-    return np.asarray(top + np.log(total)), np.asarray(joint), found.second
+    third = np.zeros_like(found.phases) if found.third is None else found.third
+    return np.asarray(top + np.log(total)), np.asarray(joint), found.second, third
 
 
 def refined(mixture: Mixture, sample: Sample, found: Evaluation, likelihood: Likelihood) -> Pieces[Mixture]:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done
 from models.linear import LinearEngine
-from models.phase_growth import PhaseLimits, first_mixture, grown
+from models.phase_growth import PhaseLimits, grown
 from models.phase_members import is_told_apart, renumbered, with_named, without_phases
-from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, rows_at_once, whitening
+from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, largest_step, rows_at_once
 from models.phase_sample import Grid, PhaseView, Positions, spread_out
+from models.phase_starts import first_mixture
 
 UNSEEN = -1
 _FEWEST = 64
@@ -61,7 +62,7 @@ class Phases:
     confidence : ndarray of float32, (P,)
         Probability that this is so; 0 where the model does not know the spectrum at all, NaN without a label.
     mixed : ndarray of float32, (P,)
-        Probability that a position is a mixture of two phases, NaN without a label.
+        Probability that a position is a mixture of two or three phases, NaN without a label.
     doubt : ndarray of float32, (P,)
         Probability that another phase makes up most of a position than the one it is called by; 1 without a label.
     runner_up : ndarray of int32, (P,)
@@ -188,7 +189,8 @@ class Phases:
         """Do one piece: in turn learn, where that is due, and look for positions that want a label."""
         if self._job is None and self._is_due():
             self._job = self._learn(_SAMPLE)
-        self._turn = not self._turn
+        # A first mixture comes before labels, which say nothing without it.
+        self._turn = not self._turn and self._mixture is not None
         if self._job is None or (self._turn and self._passed != self._state()):
             most = _LABEL_ROWS if self._mixture is None else min(_LABEL_ROWS, rows_at_once(self._mixture))
             self._relabel(_SCAN_ROWS, most)
@@ -235,6 +237,7 @@ class Phases:
         yield
         positions, weight = yield from self._drawn(view, n, named)
         if positions.size < _FEWEST:
+            self._revision += 1
             return
         named = [i for i in named if (self._pinned[positions] == i).any()]
         counts = []
@@ -261,7 +264,8 @@ class Phases:
         old, before_ids = self._mixture, self._ids
         self._ids, self._next_id = renumbered(fit.found, before, sample.weight, numbers, len(ids), self._next_id)
         self._view, self._mixture = view, fit.mixture
-        if old is None or before_ids != self._ids or self._has_moved(start):
+        step = largest_step(start, fit.mixture, view.space) * np.sqrt(view.typical)
+        if old is None or before_ids != self._ids or step > _MOVED:
             self._revision += 1
 
     def _present(self) -> PhaseView | None:
@@ -307,16 +311,6 @@ class Phases:
             yield
         return np.concatenate(chosen), np.concatenate(weight)
 
-    def _has_moved(self, old: Mixture) -> bool:
-        new, view = self._mixture, self._view
-        if new is None or view is None or len(new.phases) != len(old.phases):
-            return True
-        steps = [
-            np.linalg.norm(whitening(view.space.noise(b.mean)) @ (b.mean - a.mean))
-            for a, b in zip(old.phases, new.phases, strict=True)
-        ]
-        return bool(float(max(steps)) * np.sqrt(view.typical) > _MOVED)
-
     # Labelling
 
     def _relabel(self, scan: int, most: int) -> None:
@@ -346,6 +340,9 @@ class Phases:
         positions = positions[lit]
         if view is None or self._mixture is None:
             self._mark(positions, np.full(positions.size, self._ids[0]), 1.0, 0.0)
+            # Where there is more than one component, one phase is only shown until phases have been looked for.
+            looked = self._learnt_at > 0 and self._job is None
+            self.doubt[positions] = 0.0 if looked or view is None or self._map.measured.size < _FEWEST else 1.0
             return
         if not positions.size:
             return
@@ -374,7 +371,7 @@ class Phases:
         """Remember positions that are far from the phase that is nearest, and are no mixture."""
         strange = np.zeros(positions.size, dtype=np.bool_)
         # Among single counts, what is left over is a mixture of three.
-        explained = found.mixed + (0.0 if view.likelihood.spreads else found.posterior[-1])
+        explained = found.mixed + (0.0 if view.likelihood.spreads else found.unexplained)
         for c, cloud in enumerate(self._mixture.phases if self._mixture is not None else ()):
             rows = np.flatnonzero((best == c) & (explained < 0.5))
             y = (sample.z[rows] - cloud.mean) @ cloud.frame.T

@@ -1,4 +1,4 @@
-"""When a new version of the model is published. Pure: the time comes with the ticks."""
+"""When a new version of the model is published, and what is done without idle time. Pure: no clock is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from streamer.decisions import NS_PER_S
 _SHARE = 8
 _LATEST_NS = 2 * NS_PER_S
 _PREPARE_NS = NS_PER_S // 10
+_OF_A_SPECTRUM, _OF_A_PIECE, _MOST_PIECES = 512, 1 << 19, 16
 
 
 @dataclass
@@ -41,3 +42,26 @@ class PromotionSchedule:
             self._prepared_ns = t_ns
             engine.prepare()
         return engine.prepared or t_ns - self._prepared_ns >= _PREPARE_NS
+
+
+@dataclass
+class LeastShare:
+    """Pieces of background work that are done though there is no idle time: some 3 % of what processing costs.
+
+    Processing a spectrum costs about as much as so many channels more, a piece as much as some hundreds of spectra.
+    """
+
+    _owed: int = 0
+
+    def processed(self, n_spectra: int, n_channels: int) -> None:
+        """Note what was processed."""
+        self._owed = min(self._owed + n_spectra * (n_channels + _OF_A_SPECTRUM), _MOST_PIECES * _OF_A_PIECE)
+
+    def rested(self) -> None:
+        """Note that there was idle time: nothing is owed."""
+        self._owed = 0
+
+    def due(self) -> int:
+        """Return how many pieces are owed now, and count them as done."""
+        pieces, self._owed = divmod(self._owed, _OF_A_PIECE)
+        return pieces

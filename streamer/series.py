@@ -22,7 +22,7 @@ from streamer.fitting import constituents_of, engine_of, known_maps, known_of, m
 from streamer.placed import Placed, groups, join
 from streamer.replays import ReplayPlan, allowed_endpoint
 from streamer.scan import Scan
-from streamer.schedule import PromotionSchedule
+from streamer.schedule import LeastShare, PromotionSchedule
 from streamer.wire import (
     Block,
     EndMap,
@@ -76,6 +76,7 @@ class Series:
         self._pending: list[Placed] = []
         self._last_arrival_ns = opened_ns
         self._schedule = PromotionSchedule(opened_ns)
+        self._least_share = LeastShare()
         self._since_promotion = 0
         self._basis_version = 0
         self._end: EndMap | None = None
@@ -192,11 +193,18 @@ class Series:
         """Process what is pending, promote the model, decide, ask for what is missing."""
         events = self._process()
         events += self._promote(t_ns)
+        self._keep_up()
         events += self.deciding.tick(t_ns, self.config, running=self._ending_ns is None)
         if self._ending_ns is None and t_ns - self._last_arrival_ns > self.config.series_timeout_s * NS_PER_S:
             self.finish_as("timeout", t_ns)
             self.plan.give_up()
         return events + self._ask(t_ns)
+
+    def _keep_up(self) -> None:
+        """Look for phases a little, however busy: decisions wait for them."""
+        for _ in range(self._least_share.due()):
+            if self.phases is not None and self.phases.wants_work:
+                self.phases.work()
 
     def _process(self) -> list[Event]:
         events: list[Event] = []
@@ -216,6 +224,7 @@ class Series:
         self.deciding.seen(index, dwell_s, group[-1].last_pass, repeated)
         self.scan.books.processed += sum(p.counted for p in group)
         self._since_promotion += index.size
+        self._least_share.processed(*counts.shape)
         self.denoising.visited(index)
         received_ns = min(p.received_ns for p in group)
         arrays: dict[str, NDArray[Any]] = {
@@ -282,6 +291,7 @@ class Series:
         if self.engine.wants_background:
             self.engine.background()
         elif waiting:
+            self._least_share.rested()
             self._turn += 1
             waiting[self._turn % len(waiting)].work()
         return []

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
+from models.base import done
 from models.composition import CompositionSpace
 from models.linear import LinearEngine
 from models.noise import POISSON
-from models.phase_mixture import excess, whitening
+from models.phase_likelihood import GaussLikelihood
+from models.phase_mixture import Cloud, Mixture, Sample, excess, whitening
 from models.phases import UNSEEN, Phases
+from simulator.sample import load_specimen
 from tests.unit.models.phase_scenes import WIDTH, D, PhaseScene, rest, scanned, spectra, stripes
 
 
@@ -63,6 +66,50 @@ def test_a_gradient_is_one_phase(dose: float) -> None:
     scene = PhaseScene((36, 36), np.stack([0.75 - 0.5 * x, 0.25 + 0.5 * x], axis=1), np.ones(1296), spectra(2))
     _, phases = scanned(scene, dose)
     assert [p.n_positions for p in phases.infos] == [1296]
+
+
+@pytest.mark.parametrize("counts", [100.0, 2000.0])
+def test_phases_are_the_corners_where_nearly_everything_is_mixed(counts: float) -> None:
+    specimen = load_specimen("exercise", seed=3, shape=(20, 20), channels=256)
+    engine = LinearEngine(400, 256, noise=POISSON)
+    phases = Phases(engine, 4.0, specimen.nav_shape)
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        engine.process(np.arange(400, dtype=np.uint32), rng.poisson(counts * specimen.expected()).astype(np.uint16))
+        engine.promote()
+    engine.finish()
+    phases.finish()
+    truth = specimen.phase_map().ravel()
+    assert len(phases.infos) == 3
+    assert adjusted_rand_score(truth, phases.label) > 0.95
+    wrong = 1.0 - sum(np.bincount(truth[phases.label == p.id]).max() for p in phases.infos) / truth.size
+    assert float(phases.doubt.mean()) == pytest.approx(wrong, abs=0.03)
+
+
+def test_mixtures_of_three_phases_are_evenly_spread_over_their_triangle() -> None:
+    pairs = np.zeros((4, 3, 3))
+    pairs[-1] = noise = np.array([[1.0, 0.2, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    space = CompositionSpace(np.zeros(3), np.eye(3)[:, :2], 0.0, pairs, np.zeros(3), np.eye(3))
+    corners = np.array([[0.0, 0.0], [10.0, 1.0], [2.0, 8.0]])
+    clouds = tuple(Cloud.of(corner, np.zeros((2, 2)), space.noise(corner)) for corner in corners)
+    far = Cloud.of(corners.mean(axis=0), 400.0 * np.eye(2), noise[:2, :2])
+    mixture = Mixture(clouds, np.full(3, 0.3), {}, far, 0.1)
+    densities = done(GaussLikelihood(space).of(mixture))
+    rng = np.random.default_rng(0)
+    share = rng.dirichlet([1, 1, 1], 4000)
+    for exposure in (9.0, 400.0):
+        z = share @ corners + rng.multivariate_normal([0, 0], noise[:2, :2] / exposure, 4000)
+        found = densities(Sample(z, np.full(4000, exposure), np.ones(4000), np.full(4000, -1)))
+        # Half of what is neither pure nor of a pair; area of the triangle 39.
+        inside = share.min(axis=1) > 0.2
+        np.testing.assert_allclose(found.rest[inside], np.log(0.5 / 39.0), atol=0.2)
+        assert found.third is not None
+        dominant = found.third[:, inside] / found.third[:, inside].sum(axis=0)
+        right = dominant.argmax(axis=0) == share[inside].argmax(axis=1)
+        assert float(dominant.max(axis=0).mean()) == pytest.approx(right.mean(), abs=0.03)
+    hidden = densities(Sample(z, np.full(4000, 0.1), np.ones(4000), np.full(4000, -1)))
+    assert hidden.third is not None
+    assert not hidden.third.any()
 
 
 def test_a_column_of_mixed_positions_along_an_interface_is_no_phase_but_a_layer_is() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 from streamer.closing import Portrait
 from streamer.config import PhaseSection, PipelineConfig
@@ -65,6 +66,16 @@ def test_phases_wait_for_idle_time_and_are_there_at_the_end_without_any() -> Non
     assert (unseen == -1).all()
     feed_all(pipeline, [*busy[-4:], end])
     assert len(pipeline.status()["phases"]) == 3
+
+
+def test_phases_are_found_without_any_idle_time_while_the_scan_runs() -> None:
+    scene = Scene(nav_shape=(8, 12), passes=1800)
+    pipeline = Pipeline(PipelineConfig())
+    busy = [item for item in scene.items(block=192) if not isinstance(item, Idle)]
+    feed_all(pipeline, busy[:-2])
+    label = pipeline.answer(Control("cmd", 1, "snapshot", {"names": ["phase"]}), "boot").arrays["phase"]
+    truth = np.broadcast_to(np.arange(12) * 3 // 12, (8, 12))
+    assert adjusted_rand_score(truth.ravel(), label.ravel()) > 0.99
 
 
 def test_phases_can_be_switched_off() -> None:
