@@ -75,6 +75,30 @@ def test_a_stop_waits_for_the_map_of_a_named_element() -> None:
     assert np.sqrt((error**2).sum() / (expected**2).sum()) <= 0.11
 
 
+def test_compositions_that_differ_in_one_phase_are_no_finished_map() -> None:
+    sample = grains(overlap=0.68)
+    made = Plan(scan_order(sample.nav_shape), passes=4, dwell_s=0.01, actions=("stop",))
+    asked = config(**{**PHASE_MAP_ONLY, "stop_misclassified_area": 0.02})
+    loop, stopped_with = loop_of(sample, 10, made, asked, 25.0, block=128), []
+    one_phase: list[dict[str, float]] = []
+
+    def watch(now: Loop) -> None:
+        series = now.series
+        assert series.phases is not None
+        told = {k: v["value"] for k, v in series.deciding.summary()["stop_conditions"].items()}
+        basis = series.engine.basis
+        if basis is not None and basis.n_components > 1 and len(series.phases.spectra()[0]) == 1:
+            one_phase.append(told)
+            stopped_with.extend(taken(now, "stop"))
+
+    loop.watch = watch
+    loop.run()
+    wrong = [told["misclassified_area"] for told in one_phase if "misclassified_area" in told]
+    assert len(wrong) >= 3
+    assert min(wrong[1:]) == np.inf
+    assert not stopped_with
+
+
 def test_limits_of_time_and_dose_stop_a_scan() -> None:
     limits: list[dict[str, Any]] = [{"stop_time_s": 20.0}, {"stop_dose_s": 20.0 / 1024}]
     for limit in limits:
