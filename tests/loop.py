@@ -104,4 +104,4 @@ def phase_error(label: NDArray[np.int32], truth: NDArray[np.int32]) -> float:
         return 1.0
     shared = np.array([[np.count_nonzero((label == f) & (truth == t)) for t in true] for f in found])
     rows, columns = linear_sum_assignment(-shared)
-    return 1.0 - float(shared[rows, columns].sum()) / label.size
+    return (label.size - int(shared[rows, columns].sum())) / label.size
