@@ -189,8 +189,7 @@ class Phases:
         """Do one piece: in turn learn, where that is due, and look for positions that want a label."""
         if self._job is None and self._is_due():
             self._job = self._learn(_SAMPLE)
-        # A first mixture comes before labels, which say nothing without it.
-        self._turn = not self._turn and self._mixture is not None
+        self._turn = not self._turn
         if self._job is None or (self._turn and self._passed != self._state()):
             most = _LABEL_ROWS if self._mixture is None else min(_LABEL_ROWS, rows_at_once(self._mixture))
             self._relabel(_SCAN_ROWS, most)
@@ -237,7 +236,6 @@ class Phases:
         yield
         positions, weight = yield from self._drawn(view, n, named)
         if positions.size < _FEWEST:
-            self._revision += 1
             return
         named = [i for i in named if (self._pinned[positions] == i).any()]
         counts = []
@@ -340,9 +338,6 @@ class Phases:
         positions = positions[lit]
         if view is None or self._mixture is None:
             self._mark(positions, np.full(positions.size, self._ids[0]), 1.0, 0.0)
-            # Where there is more than one component, one phase is only shown until phases have been looked for.
-            looked = self._learnt_at > 0 and self._job is None
-            self.doubt[positions] = 0.0 if looked or view is None or self._map.measured.size < _FEWEST else 1.0
             return
         if not positions.size:
             return

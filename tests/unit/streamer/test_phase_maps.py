@@ -69,7 +69,7 @@ def test_phases_wait_for_idle_time_and_are_there_at_the_end_without_any() -> Non
 
 
 def test_phases_are_found_without_any_idle_time_while_the_scan_runs() -> None:
-    scene = Scene(nav_shape=(8, 12), passes=1800)
+    scene = Scene(nav_shape=(8, 12), passes=3400)
     pipeline = Pipeline(PipelineConfig())
     busy = [item for item in scene.items(block=192) if not isinstance(item, Idle)]
     feed_all(pipeline, busy[:-2])
