@@ -12,8 +12,6 @@ from models.rank import spike_strength
 
 _BRIGHT = 8.0
 _ROWS = 4096
-_STRONG = 20.0
-_FACTORS = (1.0, 0.7, 1.4, 2.0, 2.8)
 
 
 @dataclass(frozen=True)
@@ -104,24 +102,4 @@ def fit_shrinkage(
     gamma = n_channels / max(n_fitted, 1.0)
     theta = level * spike_strength(values / level, gamma)
     pull = 1.0 + np.divide(gamma, theta, out=np.zeros_like(theta), where=theta > 0)
-    signal = theta * noise / weight.sum()
-    strong = theta**2 > _STRONG * gamma
-    if strong.any():
-        along = (raw64 - h[:, None] * centre) @ axes[:, strong]
-        signal[strong] *= _least_risk(along, h[:, None], signal[strong], pull[strong])
-    return ScoreShrinkage(centre, axes, signal, pull, theta, gamma)
-
-
-def _least_risk(along: Float64, exposure: Float64, signal: Float64, pull: Float64) -> float:
-    """Factor on the signal (K,) by which scores (n, K) about their mean come nearest to the truth, without bias.
-
-    The variance over positions gives the best linear estimate where brightness and composition have nothing to do with
-    each other; where bright positions are far from the mean, less has to be shrunk. Stein's estimate of the squared
-    error (Ann. Statist. 9 (1981) 1135) tells by how much; noise has the variance of the exposure (n, 1).
-    """
-    risk = []
-    for factor in _FACTORS:
-        known = exposure * (factor * signal)
-        kept = known / ((known + 1.0) * pull)
-        risk.append(float((((1.0 - kept) * along) ** 2 + 2.0 * kept * exposure).sum()))
-    return _FACTORS[int(np.argmin(risk))]
+    return ScoreShrinkage(centre, axes, theta * noise / weight.sum(), pull, theta, gamma)
