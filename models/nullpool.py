@@ -214,11 +214,7 @@ class NullPool:
         self._fresh += score.size
 
     def _compare(self, found: Float64, drawn: Float64) -> None:
-        """Dispersion: unrest of real spectra over that of drawn ones, as if 800 windows had shown 1 before.
-
-        The more windows were seen, the fewer: else a dispersion that is not 1 would stay too near to it for long, and
-        one per cent in the score is a tenth in the p-value.
-        """
+        """Dispersion: unrest of real spectra over that of drawn ones, as if 800 windows had shown 1 before."""
         fade = 0.5 if self._n_found > _REMEMBERED else 1.0
         self._found = fade * self._found + float(found.sum())
         self._drawn = fade * self._drawn + float(drawn.sum())
@@ -227,7 +223,6 @@ class NullPool:
         expected = self._drawn / self._n_drawn
         if expected > 0:
             prior = _PRIOR_WINDOWS * self._windows.n_bins / self._windows.n_windows
-            prior *= prior / (prior + self._n_found)
             self.dispersion = (self._found + prior * expected) / ((self._n_found + prior) * expected)
 
     def quantiles(self, levels: Float64) -> Float64 | None:
