@@ -40,6 +40,7 @@ FALSE_ALARM: Final = 1e-4
 _FAR: Final = float(ndtri(1.0 - FALSE_ALARM))
 _OFTEN, _SELDOM, _ENOUGH = 4, 64, 64
 _LEAST_JUDGED: Final = 24
+_APART: Final = 3.0
 _FEWER, _MORE = 0.5, 10.0
 
 
@@ -108,6 +109,8 @@ class SecondOpinion:
         self._metric: Metric | None = None
         self._noise = Tally()
         """Cube roots of squared distances that are noise."""
+        self._apart = Tally()
+        """The same of all distances."""
         self.merit = Tally()
         """Squared error of the linear model less that of the network, per channel: raw counts have 1.
 
@@ -154,7 +157,8 @@ class SecondOpinion:
         disagree = trusted & (distance > exposure * self._threshold(published, score_map.measured.size))
         speaks = trusted & (~disagree | (lean >= 0.0))
         quanta = seen.counts if engine.noise.is_poisson else as_dense(seen.quanta)
-        tuning.take(quanta, found.spectra, seen.total, seen.visits, inside & ~disagree)
+        ordinary = inside & ~disagree & self._is_ordinary(np.cbrt(distance / exposure), inside)
+        tuning.take(quanta, found.spectra, seen.total, seen.visits, ordinary)
         self.looked += index.size
         self.outside += int(np.count_nonzero(~inside))
         self.disagreed += int(np.count_nonzero(disagree))
@@ -166,6 +170,17 @@ class SecondOpinion:
         seen = Seen.of(counts[None, :], np.array([visits]), noise)
         tuned = self._tuned(noise).tune(seen.by(self.network).spectra, seen.total, seen.visits)
         return np.asarray(seen.counted(tuned)[0])
+
+    def _is_ordinary(self, apart: Float64, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which spectra (n,) the models are no farther apart on than on most so far: what the scan has in common.
+
+        By the scan itself, for a network that has not been attuned disagrees everywhere. What only a part of the map
+        shows must not be taken for the response of the detector.
+        """
+        known = self._apart.n >= _LEAST_JUDGED
+        limit = self._apart.median + _APART * self._apart.spread if known else float("inf")
+        self._apart.add(apart[inside][::_OFTEN])
+        return np.asarray(apart <= limit)
 
     def _tuned(self, noise: NoiseModel) -> Attunement:
         if self._tuning is None:

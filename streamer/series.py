@@ -280,12 +280,13 @@ class Series:
         return [look for look in (self.phases, self.unmixing) if look is not None]
 
     def background(self, t_ns: int) -> list[Event]:
-        """Use idle time: a piece of what decisions wait for, else of what the model has to do, else of the looks.
+        """Use idle time: in turn a piece of what decisions wait for and of what the model has to do, else of the looks.
 
         What decisions wait for is little and rare, but what is not looked at for damage in time is lost: counts of a
         position that were added up before cannot be told apart later. Phases and unmixing take turns.
         """
-        if self.deciding.wants_work:
+        self._turn += 1
+        if self.deciding.wants_work and (self._turn % 3 == 0 or not self.engine.wants_background):
             return self.deciding.work(t_ns, self.config, running=self._ending_ns is None)
         waiting = [look for look in self._looks if look.wants_work]
         if self.engine.wants_background:

@@ -47,7 +47,7 @@ def test_thinned_halves_find_the_same_without_the_truth(read_sigma: float) -> No
     assert found.counts == pytest.approx(200.0, rel=0.02)
     rows = np.arange(0, 3000, 3)
     part = against_thinned("mixtures", lambda half: guess, counts, AXIS, read_sigma, rows)
-    assert part.network == pytest.approx(found.network, rel=0.15)
+    assert part.network == pytest.approx(found.network, rel=0.25)
     assert part.network != found.network
 
 
