@@ -34,8 +34,8 @@ TARGETS: Final = (
     "stop_map_error = 0.25\nstop_unseen_area = 0.02\nstop_error_slope = 0.03\nstop_misclassified_area = 0.015\n"
     "stop_relative_error = 0.3\nlead_s = 0.5\n"
 )
-"""A map of an element that only a handful of positions have is not soon known to a tenth; a short pass is over soon, and
-of twelve each lowers the error by more than one of many would."""
+"""A map of an element that only a handful of positions have is not soon known to a tenth; a short pass is over soon,
+and of twelve each lowers the error by more than one of many would."""
 WINDOWS: Final = {"Cr K": (5.3, 5.5), "Fe K": (6.25, 6.55), "Ni K": (7.35, 7.6), "Cu K": (7.9, 8.2)}
 """In keV: a weak line, a strong one, and copper, which only the rare phase has."""
 START_S, SCAN_S, END_S, DRAW_S = 20.0, 90.0, 20.0, 60.0

@@ -44,8 +44,8 @@ def test_the_whole_loop(tmp_path: Path) -> None:
     books = measured["books"]
     assert measured["balanced"]
     assert books["n_sent"] == books["processed"] + sum(books["lost"].values())
-    # What was decided was obeyed, and seen to be: fewer spectra than planned. Whether a stop comes before the last of the
-    # shortened passes is over depends on how fast the machine is.
+    # What was decided was obeyed, and seen to be: fewer spectra than planned. Whether a stop comes before the last of
+    # the shortened passes is over depends on how fast the machine is.
     assert {(d["mode"], d["outcome"]) for d in measured["decisions"]} == {("enforce", "accepted")}
     *earlier, last = [d["action"] for d in measured["decisions"]]
     assert set(earlier) <= {"dwell"}
