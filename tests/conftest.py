@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Before numpy is imported: two BLAS pools on two cores make small products ten times slower.
@@ -13,6 +14,10 @@ import pytest
 from models.card import ModelCard, read_card
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background so, and every child would be deaf to an interrupt as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
