@@ -92,9 +92,12 @@ def read_visits(counts: Counts, windows: ScanWindows) -> Visits:
         return _sparse_visits(counts, counts)
     counts = np.ascontiguousarray(counts)
     filling = _filling(counts)
-    if filling >= _THIN_BELOW or counts.shape[0] <= _FEW_ROWS:
-        return Visits(compact(counts), *read_rows(counts, windows.step, windows.total_bins))
+    few = counts.shape[0] <= _FEW_ROWS
+    if filling >= (_SPARSE_BELOW if few else _THIN_BELOW):
+        return Visits(counts, *read_rows(counts, windows.step, windows.total_bins))
     thin = csr_rows(*nonzero_rows(counts), counts.shape[1])
+    if few:
+        return Visits(thin, *read_rows(counts, windows.step, windows.total_bins))
     if filling < _SPARSE_BELOW:
         return _sparse_visits(thin, thin)
     read = _sparse_visits(counts, thin)

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from streamer.alike import adjusted_rand, k_means
 from streamer.report import NUMBERS, UMAP_PICTURE, make_report, report_command
 from streamer.run_data import Run
-from tests.unit.streamer.test_phase_maps import played
-from tests.unit.streamer.test_unmixed import finished
+from tests.unit.streamer.test_phase_maps import finished, played
 
 
 @pytest.fixture(scope="module")

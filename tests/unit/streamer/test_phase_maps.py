@@ -84,15 +84,20 @@ def test_phases_can_be_switched_off() -> None:
     assert pipeline.status()["phases"] == []
 
 
-def test_the_report_draws_phases_with_their_spectra(tmp_path: Path) -> None:
-    pipeline, events = played()
+def finished(events: list[Event], pipeline: Pipeline, folder: Path) -> None:
+    """Write what was published of a series that has ended, as the daemon does."""
     portrait = Portrait()
     for event in events:
         if isinstance(event, Publish):
             portrait.see(event.result)
     portrait.status = pipeline.status()
     books = next(e.books for e in events if isinstance(e, SeriesClosed))
-    portrait.write(tmp_path, books, {})
+    portrait.write(folder, books, {})
+
+
+def test_the_report_draws_phases_with_their_spectra(tmp_path: Path) -> None:
+    pipeline, events = played()
+    finished(events, pipeline, tmp_path)
     assert "phases.png" in make_report(tmp_path)["pictures"]
     loaded = Run.load(tmp_path)
     for number, spectrum in phase_spectra(loaded).items():

@@ -9,25 +9,13 @@ import numpy as np
 import pytest
 from rsciio.msa import file_reader
 
-from streamer.closing import Portrait
 from streamer.config import PhaseSection, PipelineConfig, UnmixingSection
-from streamer.events import Event, Publish, SeriesClosed
 from streamer.hub import Hub
 from streamer.pipeline import Pipeline
 from streamer.report import make_report
 from streamer.wire import Control
 from tests.unit.streamer.scene import feed_all, results, run
-from tests.unit.streamer.test_phase_maps import SCENE, idle_items, played
-
-
-def finished(events: list[Event], pipeline: Pipeline, folder: Path) -> None:
-    portrait = Portrait()
-    for event in events:
-        if isinstance(event, Publish):
-            portrait.see(event.result)
-    portrait.status = pipeline.status()
-    books = next(e.books for e in events if isinstance(e, SeriesClosed))
-    portrait.write(folder, books, {})
+from tests.unit.streamer.test_phase_maps import SCENE, finished, idle_items, played
 
 
 def test_abundances_and_end_members_are_published_and_asked_for() -> None:
