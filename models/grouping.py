@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,17 +115,22 @@ def spikes(found: Residuals, windows: ScanWindows, steep: float) -> NDArray[np.i
     nowhere = np.full(len(found.positions), -1)
     if steep > _BLURRED:
         return nowhere
-    lit = np.maximum(found.residual, 0.0)
-    noise = found.variance + found.gain * lit
-    height = maximum_filter1d(lit, 2 * windows.width + 1, axis=1)[:, 1:]
-    step = np.abs(np.diff(found.residual, axis=1))
-    spread = noise[:, 1:] + noise[:, :-1] + steep**2 * (found.variance[:, 1:] + found.gain * height)
+    width, rows = windows.width, np.arange(len(nowhere))
+    # As far as a step can be from where it fired, and as far again as its height is looked for.
+    first = found.window * windows.step - 2 * width - 1
+    channel = np.clip(first[:, None] + np.arange(5 * width + 4), 0, windows.n_channels - 1)
+    residual, variance = found.residual[rows[:, None], channel], found.variance[rows[:, None], channel]
+    lit = np.maximum(residual, 0.0)
+    noise = variance + found.gain * lit
+    height = maximum_filter1d(lit, 2 * width + 1, axis=1)[:, 1:]
+    step = np.abs(np.diff(residual, axis=1))
+    spread = noise[:, 1:] + noise[:, :-1] + steep**2 * (variance[:, 1:] + found.gain * height)
     sigma = (step - steep * height) / np.sqrt(np.maximum(spread, 1e-12))
-    away = np.arange(step.shape[1]) - (found.window * windows.step)[:, None]
-    sigma[(away < -windows.width) | (away > 2 * windows.width)] = -np.inf
-    at, rows = np.argmax(sigma, axis=1), np.arange(len(nowhere))
+    away = channel[:, :-1] - (found.window * windows.step)[:, None]
+    sigma[(away < -width) | (away > 2 * width)] = -np.inf
+    at = np.argmax(sigma, axis=1)
     clear = (sigma[rows, at] > _SPIKE_SIGMA) & (step[rows, at] > _SPIKE_STEP * steep * height[rows, at])
-    return np.where(clear, at + (lit[rows, at + 1] > lit[rows, at]), nowhere)
+    return np.where(clear, channel[rows, at + (lit[rows, at + 1] > lit[rows, at])], nowhere)
 
 
 def is_spike(
@@ -139,25 +145,64 @@ def is_spike(
     return bool(spikes(found, windows, steep)[0] >= 0)
 
 
-def find_groups(found: Residuals, windows: ScanWindows, steep: float, most: int) -> list[Group]:
+def find_groups(
+    found: Residuals,
+    windows: ScanWindows,
+    steep: float,
+    most: int,
+    is_enough: Callable[[Positions, float], bool] = lambda positions, evidence: True,
+) -> tuple[list[Group], list[Positions]]:
     """Groups of like positions, at most `most`: features of the specimen before defects, then by score.
 
     Spikes are alike where they are in the same channel; three or more make a hot pixel, fewer are cosmic rays. Others
     are alike where they were flagged in overlapping windows, or where each group's pooled residual stands out in the
     other's window: a phase with two lines is flagged now in one, now in the other.
+
+    Parameters
+    ----------
+    is_enough : callable
+        Whether positions with so much evidence make a group.
+
+    Returns
+    -------
+    list of Group, list of ndarray of int
+        The groups, and the positions of hot pixels, whether they make a group or not.
     """
     channel = spikes(found, windows, steep)
-    narrow = np.flatnonzero(channel >= 0)
-    parts: list[tuple[NDArray[np.int64], Kind]] = []
-    for part in _runs(channel[narrow], 2):
-        rows = narrow[part]
-        parts.append((rows, "hot pixel" if rows.size >= _HOT else "cosmic ray"))
-    broad = np.flatnonzero(channel < 0)
-    close = [broad[part] for part in _runs(found.window[broad], windows.n_bins)]
-    close.sort(key=lambda part: -float(found.score[part].max()))
-    parts += [(part, "feature") for part in _merged(found, close[: 2 * most], windows)]
-    parts.sort(key=lambda part: (part[1] != "feature", -float(found.score[part[0]].max())))
-    return [group_of(found, windows, kind, rows) for rows, kind in parts[:most]]
+    narrow, broad = np.flatnonzero(channel >= 0), np.flatnonzero(channel < 0)
+    parts = [_Part.of(narrow[run], found, windows) for run in _runs(channel[narrow], 2)]
+    parts = [replace(part, kind="hot pixel" if part.rows.size >= _HOT else "cosmic ray") for part in parts]
+    close = [broad[run] for run in _runs(found.window[broad], windows.n_bins)]
+    close.sort(key=lambda rows: -float(found.score[rows].max()))
+    parts += _merged([_Part.of(rows, found, windows) for rows in close[: 2 * most]])
+    parts.sort(key=lambda part: (part.kind != "feature", -float(found.score[part.rows].max())))
+    groups = []
+    for part in parts[:most]:
+        window, evidence = part.evidence(found.gain)
+        if is_enough(found.positions[part.rows], evidence):
+            groups.append(_group(found, windows, part, window, evidence))
+    return groups, [found.positions[part.rows] for part in parts if part.kind == "hot pixel"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows that are alike, and their window sums (n_windows,)."""
+
+    rows: NDArray[np.int64]
+    excess: Float64
+    variance: Float64
+    kind: Kind = "feature"
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int64], found: Residuals, windows: ScanWindows) -> Self:
+        """Sum over rows and windows."""
+        return cls(rows, _in_windows(found.residual[rows], windows), _in_windows(found.variance[rows], windows))
+
+    def evidence(self, gain: float) -> tuple[int, float]:
+        """Return the window where the pooled residual stands out most, and its log likelihood ratio."""
+        ratio = _ratio(self.excess, np.maximum(self.variance, 1e-12), gain)
+        window = int(np.argmax(ratio))
+        return window, float(ratio[window])
 
 
 def _runs(place: NDArray[np.int64], apart: int) -> list[NDArray[np.int64]]:
@@ -168,19 +213,21 @@ def _runs(place: NDArray[np.int64], apart: int) -> list[NDArray[np.int64]]:
     return np.split(order, np.flatnonzero(np.diff(place[order]) >= apart) + 1)
 
 
-def _merged(found: Residuals, parts: list[NDArray[np.int64]], windows: ScanWindows) -> list[NDArray[np.int64]]:
+def _merged(parts: list[_Part]) -> list[_Part]:
     """Parts put together where each stands out in the window of the other."""
     if len(parts) < 2:
         return parts
-    excess = np.stack([_in_windows(found.residual[rows], windows) for rows in parts])
-    sigma = excess / np.sqrt(
-        np.maximum(np.stack([_in_windows(found.variance[rows], windows) for rows in parts]), 1e-12)
-    )
+    excess, variance = np.stack([part.excess for part in parts]), np.stack([part.variance for part in parts])
+    sigma = excess / np.sqrt(np.maximum(variance, 1e-12))
     top = np.argmax(sigma, axis=1)
     out = sigma[:, top] > _ALIKE_SIGMA
     links = coo_array(np.triu(out & out.T, 1))
     _, label = connected_components(links, directed=False)
-    return [np.concatenate([parts[k] for k in np.flatnonzero(label == part)]) for part in np.unique(label)]
+    alike = [np.flatnonzero(label == number) for number in np.unique(label)]
+    return [
+        _Part(np.concatenate([parts[k].rows for k in same]), excess[same].sum(axis=0), variance[same].sum(axis=0))
+        for same in alike
+    ]
 
 
 def _in_windows(rows: Float32 | Float64, windows: ScanWindows) -> Float64:
@@ -189,17 +236,16 @@ def _in_windows(rows: Float32 | Float64, windows: ScanWindows) -> Float64:
     return np.asarray(windows.sums(windows.bins(pooled))[0], dtype=np.float64)
 
 
-def group_of(
-    found: Residuals, windows: ScanWindows, kind: Kind = "feature", rows: NDArray[np.int64] | slice = slice(None)
-) -> Group:
-    """Some positions as one group."""
-    residual, variance = found.residual[rows], found.variance[rows]
-    order = np.argsort(found.positions[rows])
-    spectrum, share = pooled_residual(residual[order], variance[order], found.gain, windows.width)
-    excess, noise = _in_windows(residual, windows), np.maximum(_in_windows(variance, windows), 1e-12)
-    ratio = _ratio(excess, noise, found.gain)
-    window = int(np.argmax(ratio))
-    return Group(found.positions[rows][order], spectrum, share, window, float(ratio[window]), kind)
+def group_of(found: Residuals, windows: ScanWindows) -> Group:
+    """All positions as one group."""
+    part = _Part.of(np.arange(len(found.positions)), found, windows)
+    return _group(found, windows, part, *part.evidence(found.gain))
+
+
+def _group(found: Residuals, windows: ScanWindows, part: _Part, window: int, evidence: float) -> Group:
+    rows = part.rows[np.argsort(found.positions[part.rows])]
+    spectrum, share = pooled_residual(found.residual[rows], found.variance[rows], found.gain, windows.width)
+    return Group(found.positions[rows], spectrum, share, window, evidence, part.kind)
 
 
 def _ratio(excess: Float64, variance: Float64, gain: float) -> Float64:

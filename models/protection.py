@@ -162,19 +162,20 @@ class Protection:
             measured = self._map.measured
             some = measured[:: max(1, measured.size // _TYPICAL)]
             self.steep = steepest(np.median(self._map.expected(some), axis=0), self._windows.width)
-            for group in find_groups(found, self._windows, self.steep, _MAX_NOVELTIES):
-                evidence = group.evidence / self.pool.dispersion
-                # Chance alone makes none in twenty scans.
-                chance = self.p_value[group.positions].min() * self._map.n_positions
-                if evidence > ENOUGH or chance < _CHANCE:
-                    groups.append(replace(group, evidence=evidence))
-                if group.kind == "hot pixel":
-                    self.held_back.bar(self.held_back.window_of(group.positions))
+            new, hot = find_groups(found, self._windows, self.steep, _MAX_NOVELTIES, self._is_enough)
+            groups += [replace(group, evidence=group.evidence / self.pool.dispersion) for group in new]
+            for positions in hot:
+                self.held_back.bar(self.held_back.window_of(positions))
         self.groups = tuple(groups)
         spectra = [group.spectrum for group in groups]
         stack = np.stack(spectra) if spectra else np.zeros((0, self._map.n_channels), dtype=np.float32)
         parts = tuple(group.positions for group in groups), tuple(group.share for group in groups)
         self._map.novelties = NoveltySpectra(stack, *parts)
+
+    def _is_enough(self, positions: Positions, evidence: float) -> bool:
+        """Whether flagged positions are a group, and no chance: that alone makes none in twenty scans."""
+        chance = self.p_value[positions].min() * self._map.n_positions
+        return bool(evidence / self.pool.dispersion > ENOUGH or chance < _CHANCE)
 
     def _flagged(self, published: Published) -> Residuals | None:
         """What the strongest of the held spectra have beyond the model; None where nothing is held."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +19,7 @@ Policy = Literal["block", "drop_newest"]
 _MARKS = ("header", "heartbeat", "series_end")  # a tuple: what is sent as htype need not be hashable
 _SMALL_BYTES = 64 << 10
 _ITEM_BYTES = 256
+_PATIENCE_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Inbox:
         self._requests: deque[Request] = deque()
         self._messages = 0
         self._bytes = 0
-        self._released = self._closed = False
+        self._released = self._closed = self._expecting = False
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
@@ -86,6 +88,19 @@ class Inbox:
                 self._drop(message)
         return total
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Say that messages are being received: `take` waits for them, for a moment at most.
+
+        Each part that is received gives the interpreter away and has to get it back; a worker that goes on with
+        what is not urgent meanwhile holds up what it would rather do.
+        """
+        self._expecting = True
+        try:
+            yield
+        finally:
+            self._expecting = False
+
     def push(self, items: Sequence[Item]) -> None:
         """Add items whose number is bounded elsewhere (answers to what was asked for), together."""
         with self._lock:
@@ -105,7 +120,7 @@ class Inbox:
         """Take all requests, and items up to the bounds (one at least); wait up to `timeout_s` for the first."""
         with self._lock:
             if not (self._items or self._requests or self._closed):
-                self._filled.wait(timeout_s)
+                self._filled.wait(max(timeout_s, _PATIENCE_S) if self._expecting else timeout_s)
             requests = list(self._requests)
             self._requests.clear()
             return requests, self._take_items(max_messages, max_bytes)

@@ -77,7 +77,8 @@ class DataIn:
         try:
             while not self._stop.is_set():
                 if self._socket.poll(_POLL_MS):
-                    self._receive()
+                    with self._inbox.expecting():
+                        self._receive()
         finally:
             self._socket.close()
             self._inbox.close()

@@ -35,7 +35,7 @@ def test_a_phase_with_two_lines_is_one_group_and_another_phase_is_not() -> None:
     # Half of the spectra show one line more, half the other, so that they are flagged in different windows.
     both = [lines((120, 30), (300, 12))] * 4 + [lines((120, 12), (300, 30))] * 4
     other = [lines((210, 30))] * 3
-    groups = find_groups(residuals(np.stack(both + other)), WINDOWS, STEEP, 16)
+    groups, _ = find_groups(residuals(np.stack(both + other)), WINDOWS, STEEP, 16)
     assert [set(g.positions // 7) for g in groups if g.positions.size > 3] == [set(range(8))]
     assert [set(g.positions // 7) for g in groups if g.positions.size == 3] == [{8, 9, 10}]
     assert {g.kind for g in groups} == {"feature"}
@@ -46,13 +46,18 @@ def test_a_phase_with_two_lines_is_one_group_and_another_phase_is_not() -> None:
 def test_spikes_are_told_from_lines() -> None:
     hot, ray = np.zeros(D), np.zeros(D)
     hot[250], ray[330:332] = 40, 25
-    found = find_groups(residuals(np.stack([hot] * 4 + [ray] + [lines((120, 60))] * 2)), WINDOWS, STEEP, 16)
+    found, pixels = find_groups(residuals(np.stack([hot] * 4 + [ray] + [lines((120, 60))] * 2)), WINDOWS, STEEP, 16)
     assert {g.kind: sorted((g.positions // 7).tolist()) for g in found} == {
         "feature": [5, 6],
         "hot pixel": [0, 1, 2, 3],
         "cosmic ray": [4],
     }
     assert next(g.kind for g in found) == "feature", "what is of the specimen comes first"
+    assert [(p // 7).tolist() for p in pixels] == [[0, 1, 2, 3]]
+    none, _ = find_groups(
+        residuals(np.stack([lines((120, 60))] * 2)), WINDOWS, STEEP, 16, lambda positions, evidence: evidence > 1e6
+    )
+    assert none == []
 
 
 @pytest.mark.parametrize("counts", [15.0, 60.0, 1000.0])
@@ -60,7 +65,7 @@ def test_lines_are_hardly_ever_called_spikes(counts: float) -> None:
     wrong = [
         g.kind
         for seed in range(40)
-        for g in find_groups(residuals(np.stack([lines((200.4, counts))] * 2), seed), WINDOWS, STEEP, 16)
+        for g in find_groups(residuals(np.stack([lines((200.4, counts))] * 2), seed), WINDOWS, STEEP, 16)[0]
         if g.kind != "feature"
     ]
     assert len(wrong) <= 1
