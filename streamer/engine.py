@@ -115,7 +115,8 @@ class Engine:
         elif self.pipeline.wants_idle or self.pipeline.waiting_positions:
             self._idle()
         self._seek_networks(idle=not items)
-        if time.monotonic() >= self._next_tick_s and self.pipeline.series is not None:
+        due = time.monotonic() >= self._next_tick_s
+        if self.pipeline.wants_tick or (due and self.pipeline.series is not None):
             self._process(())
         self._live.work(self.pipeline, self._portrait)
         self._say_dropped()

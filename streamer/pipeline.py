@@ -93,6 +93,12 @@ class Pipeline:
         return current is not None and current.wants_background
 
     @property
+    def wants_tick(self) -> bool:
+        """Whether a `Tick` item has something to do at once."""
+        current = self._open
+        return current is not None and current.wants_tick
+
+    @property
     def waiting_positions(self) -> int:
         """How many positions a `Denoise` item could look at."""
         current = self._open

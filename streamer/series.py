@@ -78,6 +78,7 @@ class Series:
         self._schedule = PromotionSchedule(opened_ns)
         self._least_share = LeastShare()
         self._since_promotion = 0
+        self._promotes = False
         self._basis_version = 0
         self._end: EndMap | None = None
         self._ending_ns: int | None = None
@@ -190,9 +191,12 @@ class Series:
     # What is done
 
     def tick(self, t_ns: int) -> list[Event]:
-        """Process what is pending, promote the model, decide, ask for what is missing."""
+        """Process what is pending, promote the model, decide, ask for what is missing.
+
+        A promotion takes longer than results may wait: after results it is left to the next tick, which `wants_tick`.
+        """
         events = self._process()
-        events += self._promote(t_ns)
+        events += self._promote(t_ns, waits=bool(events))
         self._keep_up()
         events += self.deciding.tick(t_ns, self.config, running=self._ending_ns is None)
         if self._ending_ns is None and t_ns - self._last_arrival_ns > self.config.series_timeout_s * NS_PER_S:
@@ -250,9 +254,19 @@ class Series:
         self._basis_version = basis.version
         return [basis_event(self.name, basis), Count("model", n=basis.version)]
 
-    def _promote(self, t_ns: int) -> list[Event]:
-        if not self._since_promotion or not self._schedule.is_due(self.engine, t_ns, self.config.promote_s):
-            return []
+    @property
+    def wants_tick(self) -> bool:
+        """Whether the next tick has something to do that did not wait for a clock."""
+        return self._promotes
+
+    def _promote(self, t_ns: int, *, waits: bool) -> list[Event]:
+        if not self._promotes:
+            if not self._since_promotion or not self._schedule.is_due(self.engine, t_ns, self.config.promote_s):
+                return []
+            self._promotes = waits
+            if waits:
+                return []
+        self._promotes = False
         self.engine.promote()
         enough = max(64, self.scan.n_positions // 50)
         events = self._new_basis() + self._discover()
