@@ -28,6 +28,7 @@ _FINAL_ROUNDS = 2
 _GROWTH, _GROWTH_STRANGE = 1.5, 1.1
 _STRANGE_SHARE, _STRANGERS, _STRANGE_SIGMA = 0.03, 20, 6.0
 _MOVED = 0.25
+_LOOKED_IN = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Phases:
         self._names: dict[int, str] = {}
         self._seeds: dict[int, Positions] = {}
         self._job: Generator[None, None, None] | None = None
-        self._learnt_at = self._learnt_rank = self._revision = 0
+        self._learnt_at = self._learnt_rank = self._revision = self._since = 0
+        self._looked = (0, 0)
         self._strangers = self._seen = 0
         n = engine.n_positions
         self.label: NDArray[np.int32] = np.full(n, UNSEEN, dtype=np.int32)
@@ -185,6 +187,19 @@ class Phases:
         """Whether every position has been looked at with the mixture in force, and no other is being learnt."""
         return self._job is None and self._passed[1] == self._revision
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether phases were looked for in what there is: with as many components, in half of the visits at least."""
+        published = self._map.published
+        if published is None or published.basis.rank < 2:
+            return published is not None
+        visits, rank = self._looked
+        return rank >= published.basis.rank and visits >= _LOOKED_IN * self._map.n_visits
+
+    def outdated(self, positions: Positions) -> NDArray[np.bool_]:
+        """Which labels are from before the phases that there are now, so that their doubt says nothing of these."""
+        return np.asarray(self._made_by[positions] < self._since)
+
     def work(self) -> None:
         """Do one piece: in turn learn, where that is due, and look for positions that want a label."""
         if self._job is None and self._is_due():
@@ -230,7 +245,7 @@ class Phases:
         view = self._present()
         if view is None:
             return
-        self._learnt_at, self._learnt_rank = self._map.n_visits, view.published.basis.rank
+        looked = self._learnt_at, self._learnt_rank = self._map.n_visits, view.published.basis.rank
         self._strangers = self._seen = 0
         named = self._told_apart(view)
         yield
@@ -265,6 +280,9 @@ class Phases:
         step = largest_step(start, fit.mixture, view.space) * np.sqrt(view.typical)
         if old is None or before_ids != self._ids or step > _MOVED:
             self._revision += 1
+        if old is None or before_ids != self._ids:
+            self._since = self._revision
+        self._looked = looked
 
     def _present(self) -> PhaseView | None:
         """The view of the present basis, with the mixture carried into it."""

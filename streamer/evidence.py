@@ -147,6 +147,8 @@ class StopEvidence:
             told[f"{condition.name}_target"] = condition.target
             told[f"{condition.name}_margin"] = condition.margin
         told["coverage"] = 1.0 - told.get("unmeasured_area", 1.0)
+        if self._phases is not None:
+            told["phases_looked_for"] = self._phases.has_looked
         return told
 
     def reason(self) -> str:
@@ -182,7 +184,8 @@ class StopEvidence:
         if self._unresolved:
             return float("inf")
         phases, n = self._phases, int(np.count_nonzero(self._engine.visits))
-        error = phase_errors(phases, self._engine)[1]
+        index, error = phase_errors(phases, self._engine)
+        error = np.where(phases.outdated(index), 1.0, error)
         if guess is not None:
             error, n = np.concatenate([error, 1.0 - guess.posterior[~guess.measured].max(axis=1)]), guess.distance.size
         factor = self._foresight.factor(float(self._engine.totals.sum()), phases.label, phases.doubt)
@@ -190,10 +193,17 @@ class StopEvidence:
 
     @property
     def _unresolved(self) -> bool:
-        """Whether compositions differ, and nothing says yet how: two components, one phase that may not be wide."""
-        found = None if self._phases is None else self._phases.found
-        if found is None or self._rank < 2:
-            return self._rank >= 2
+        """Whether compositions differ, and nothing says yet how.
+
+        Phases have not been looked for in what there is; or there are two components, and one phase that may not be
+        wide.
+        """
+        phases = self._phases
+        if phases is None or self._rank < 2:
+            return False
+        found = phases.found
+        if found is None or not phases.has_looked:
+            return True
         view, mixture, ids = found
         return len(ids) == 1 and not (view.likelihood.spreads and mixture.phases[0].n_wide)
 

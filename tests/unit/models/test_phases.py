@@ -211,6 +211,38 @@ def test_one_component_is_one_phase_and_nothing_is_none() -> None:
     assert idle.infos == []
 
 
+def test_labels_say_nothing_until_phases_were_looked_for_in_what_there_is() -> None:
+    scene = stripes(3)
+    counts, first, rest_of_it = scene.counts(150.0), np.arange(432), np.arange(432, 1296)
+    engine = LinearEngine(1296, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    engine.process(first.astype(np.uint32), counts[first])
+    engine.promote()
+    looked = []
+    while phases.found is None:
+        looked.append(phases.has_looked)
+        phases.work()
+    # Found, but labels are still those of everything as one phase.
+    assert not any(looked)
+    assert (phases.label[first] == 0).all()
+    assert not phases.doubt[first].any()
+    assert phases.outdated(first).all()
+    rest(engine, phases, 3000)
+    assert not phases.outdated(first).any()
+    looked = [phases.has_looked]
+    engine.process(rest_of_it.astype(np.uint32), counts[rest_of_it])
+    looked.append(phases.has_looked)
+    rest(engine, phases, 3000)
+    assert [*looked, phases.has_looked] == [True, False, True]
+
+
+def test_one_component_needs_no_looking_for_phases() -> None:
+    engine, phases = scanned(stripes(1), 30.0)
+    assert phases.found is None
+    assert phases.has_looked
+    assert not phases.outdated(np.arange(engine.n_positions)).any()
+
+
 def test_replaced_counts_get_another_label() -> None:
     scene = stripes(3)
     engine, phases = scanned(scene, 150.0)

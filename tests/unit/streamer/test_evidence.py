@@ -1,0 +1,46 @@
+"""What a stop rests on, gathered while phases are still being looked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.axis import Axis
+from models.linear import LinearEngine
+from models.noise import POISSON
+from models.phases import Phases
+from streamer.config import PipelineConfig
+from streamer.evidence import Dose, StopEvidence
+from tests.unit.models.phase_scenes import WIDTH, D, rest, stripes
+
+
+def test_no_map_is_trusted_before_phases_were_looked_for_in_the_data_at_hand() -> None:
+    scene = stripes(3)
+    n, counts = len(scene.truth), scene.counts(150.0)
+    engine = LinearEngine(n, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    evidence = StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01))
+    everything = np.arange(n, dtype=np.uint32)
+
+    def wrong(passes: int) -> float:
+        dwell_s = np.full(n, float(passes))
+        evidence.check(PipelineConfig(), Dose(dwell_s, dwell_s, 1.0, 10, n), None)
+        (found,) = [c.value for c in evidence.latest if c.name == "misclassified_area"]
+        return found
+
+    engine.process(everything, counts)
+    engine.promote()
+    while phases.found is None:
+        assert wrong(1) == np.inf
+        assert evidence.numbers()["phases_looked_for"] is False
+        phases.work()
+    # All labels are still from before, when everything was one phase without doubt.
+    assert not phases.doubt.any()
+    assert wrong(1) >= 1.0
+    rest(engine, phases, 3000)
+    assert wrong(1) < 0.02
+    assert evidence.numbers()["phases_looked_for"] is True
+    for seed in (1, 2):
+        engine.process(everything, scene.counts(150.0, seed))
+    assert wrong(3) == np.inf
+    rest(engine, phases, 3000)
+    assert wrong(3) < 0.02
