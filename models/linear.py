@@ -24,7 +24,7 @@ from models.noise import NoiseModel
 from models.protection import Protection, Tested
 from models.published import Published, publish, subspace_angle_deg
 from models.scoremap import ScoreMap
-from models.summary import summary_of
+from models.summary import Summary
 from models.visits import Visits, last_of_each, read_visits
 
 FLAG_ANOMALOUS = 1
@@ -68,6 +68,7 @@ class LinearEngine:
         self._preparing = self.prepared = self._finished = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
         self._cleared: list[NDArray[np.int64]] = []
+        self._summary = Summary()
         self.n_positions, self.n_channels = n_positions, n_channels
 
     @property
@@ -361,4 +362,4 @@ class LinearEngine:
 
     def state_summary(self) -> dict[str, Any]:
         """What the status shows: noise, counts a spectrum, kind of tracker, memory, errors, ranks."""
-        return summary_of(self)
+        return self._summary.of(self)
