@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class SegmentLog:
     """
 
     def __init__(self, n_channels: int) -> None:
-        self._n_channels = n_channels
+        self.n_channels = n_channels
         self._channel_type = np.dtype(np.uint16 if n_channels <= 1 << 16 else np.uint32)
         self._channels: list[NDArray[Any]] = []
         self._counts: list[NDArray[Any]] = []
@@ -118,22 +119,12 @@ class SegmentLog:
             table[: len(self._table)] = self._table
             self._table = table
 
-    def rows(self, heads: NDArray[np.int64]) -> sparse.csr_array:
-        """Accumulated rows (n, D), float32, from the newest segments (n,) of positions; channels may repeat."""
-        owner, segment = self._chains(heads)
-        page, start, length, _ = self._table[segment].T.astype(np.int64)
-        indptr = np.zeros(heads.size + 1, dtype=np.int64)
-        np.cumsum(np.bincount(owner, length, minlength=heads.size), out=indptr[1:])
-        target = np.concatenate([[0], np.cumsum(length)[:-1]]) if length.size else length
-        channels = np.empty(indptr[-1], dtype=np.int32)
-        counts = np.empty(indptr[-1], dtype=np.float32)
-        for number in np.unique(page).tolist():
-            here = page == number
-            where = start[here], length[here], target[here]
-            copy_ranges(self._channels[number], *where, channels)
-            copy_ranges(self._counts[number], *where, counts)
-        index_type = np.int32 if indptr[-1] < 2**31 else np.int64
-        return sparse.csr_array((counts, channels, indptr.astype(index_type)), shape=(heads.size, self._n_channels))
+    def _copy(self, page: NDArray[np.int64], where: NDArray[np.int64], target: Rows) -> None:
+        """Copy pieces `where` (m, 3) (start, length, where to) of pages (m,)."""
+        for number, here in by_number(page):
+            start, length, to = where[here].T
+            copy_ranges(self._channels[number], start, length, to, target.channels)
+            copy_ranges(self._counts[number], start, length, to, target.values)
 
     def _chains(self, heads: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row number and segment of everything reachable from the heads, by row."""
@@ -149,6 +140,45 @@ class SegmentLog:
         owner, segment = np.concatenate(owners), np.concatenate(segments)
         order = np.argsort(owner, kind="stable")
         return owner[order], segment[order]
+
+
+def read_logs(logs: Sequence[SegmentLog], part: NDArray[Any], heads: NDArray[np.int64]) -> sparse.csr_array:
+    """Accumulated rows (n, D), float32, from the newest segments (n,) of positions, each in one of the logs.
+
+    Channels may repeat.
+    """
+    found = []
+    for number, rows in by_number(part):
+        owner, segment = logs[number]._chains(heads[rows])
+        found.append((logs[number], rows[owner], logs[number]._table[segment].astype(np.int64)))
+    owner = np.concatenate([rows for _, rows, _ in found]) if found else np.zeros(0, dtype=np.int64)
+    length = np.concatenate([table[:, 2] for _, _, table in found]) if found else owner
+    order = np.argsort(owner, kind="stable")
+    to = np.zeros_like(length)
+    to[order[1:]] = np.cumsum(length[order])[:-1]
+    indptr = np.zeros(heads.size + 1, dtype=np.int64)
+    np.cumsum(np.bincount(owner, length, minlength=heads.size), out=indptr[1:])
+    target = Rows(np.empty(indptr[-1], dtype=np.float32), np.empty(indptr[-1], dtype=np.int32), indptr)
+    first = 0
+    for log, rows, table in found:
+        where = np.stack([table[:, 1], table[:, 2], to[first : first + rows.size]], axis=1)
+        log._copy(table[:, 0], where, target)
+        first += rows.size
+    index_type = np.int32 if indptr[-1] < 2**31 else np.int64
+    shape = (heads.size, logs[0].n_channels)
+    return sparse.csr_array((target.values, target.channels, indptr.astype(index_type)), shape=shape)
+
+
+def by_number(number: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Which rows have each number that there is, in order."""
+    if not number.size:
+        return
+    if number.size == 1 or (number[0] == number[-1] and bool(np.all(number == number[0]))):
+        yield int(number[0]), np.arange(number.size)
+        return
+    order = np.argsort(number, kind="stable")
+    found, first = np.unique(number[order], return_index=True)
+    yield from zip(found.tolist(), np.split(order, first[1:]), strict=True)
 
 
 def _capacity(need: int, have: int) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Counts, Float32, Float64, rises
-from models.segments import Rows, SegmentLog, narrowest
+from models.segments import Rows, SegmentLog, by_number, narrowest, read_logs
 
 _BLOCK = 256
 _PARTS = 16
@@ -96,7 +96,7 @@ class CountStore:
             for part, run in _runs(self._part[index]):
                 self._append(part, index[run], rows.slice(run))
             return
-        for part, some in _by_number(self._part[index]):
+        for part, some in by_number(self._part[index]):
             # A position that comes several times in one block: one round for each time.
             for once in _rounds(index[some]):
                 take = some[once]
@@ -169,7 +169,7 @@ class CountStore:
 
     def gross(self, index: NDArray[Any]) -> Counts:
         """Accumulated counts (n, D) at positions: CSR where all lie in the log, else dense float32."""
-        log = self._segments(index)
+        log = self._logs_at(index)
         touched = [(block, r) for n, r in _by_block(index) if (block := self._blocks[n]) is not None]
         if not touched:
             return log
@@ -186,15 +186,9 @@ class CountStore:
             out[where] = block[_as_slice(at)]
         return out
 
-    def _segments(self, index: NDArray[Any]) -> sparse.csr_array:
+    def _logs_at(self, index: NDArray[Any]) -> sparse.csr_array:
         """What lies in the logs at positions (n, D), float32."""
-        if not index.size:
-            return self._logs[0].rows(self._head[index])
-        parts = [(rows, self._logs[part].rows(self._head[index[rows]])) for part, rows in _by_number(self._part[index])]
-        if len(parts) == 1:
-            return parts[0][1]
-        stacked = sparse.csr_array(sparse.vstack([log for _, log in parts], format="csr"))
-        return stacked[np.argsort(np.concatenate([rows for rows, _ in parts]))]
+        return read_logs(self._logs, self._part[index], self._head[index])
 
     def background(self, index: NDArray[Any]) -> Float32 | None:
         """What `rows` leaves out of the counts of positions, (n, D); nothing here."""
@@ -230,7 +224,7 @@ class CountStore:
         """Counts in channels lo to hi (half-open) at positions, (n,)."""
         out = np.empty(index.size)
         for first in range(0, index.size, 4096):
-            part = self._segments(index[first : first + 4096])
+            part = self._logs_at(index[first : first + 4096])
             inside = (part.indices >= lo) & (part.indices < hi)
             summed = np.concatenate([[0.0], np.cumsum(part.data * inside, dtype=np.float64)])
             out[first : first + 4096] = np.diff(summed[part.indptr])
@@ -257,19 +251,7 @@ def _as_slice(rows: NDArray[Any]) -> NDArray[Any] | slice:
 
 def _by_block(index: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Block numbers, and which of the positions lie in each, in order."""
-    return _by_number(index.astype(np.int64) // _BLOCK)
-
-
-def _by_number(number: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Which rows have each number that there is, in order."""
-    if not number.size:
-        return
-    if number.size == 1 or (number[0] == number[-1] and bool(np.all(number == number[0]))):
-        yield int(number[0]), np.arange(number.size)
-        return
-    order = np.argsort(number, kind="stable")
-    found, first = np.unique(number[order], return_index=True)
-    yield from zip(found.tolist(), np.split(order, first[1:]), strict=True)
+    return by_number(index.astype(np.int64) // _BLOCK)
 
 
 def _runs(number: NDArray[Any]) -> Iterator[tuple[int, slice]]:
