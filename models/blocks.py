@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Float32, Float64, as_dense
-from models.kernels import csr_back, csr_times
+from models.kernels import csr_back, csr_times, power_events, power_rows
 
 Block: TypeAlias = Float32 | sparse.csr_array
 
@@ -26,6 +26,21 @@ def back(block: Block, scores: Float32) -> Float32:
     if isinstance(block, sparse.csr_array):
         return csr_back(*event_parts(block), np.ascontiguousarray(scores, dtype=np.float32), block.shape[1])
     return np.asarray(block.T @ scores)
+
+
+def power(block: Block, starts: NDArray[np.int64], weight: Float64) -> Float64:
+    """Weighted squared norm (n,) of spectra in float32, summed over groups of channels.
+
+    Parameters
+    ----------
+    starts : ndarray of int64, (m,)
+        First channel of each group.
+    weight : ndarray of float64, (m,)
+    """
+    if not isinstance(block, sparse.csr_array):
+        return power_rows(block, starts, weight)
+    group = np.repeat(np.arange(starts.size), np.diff(starts, append=block.shape[1]))
+    return power_events(*event_parts(block), group, weight)
 
 
 def weighted_sum(blocks: list[Block], squared: Float64) -> Float64:

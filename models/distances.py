@@ -9,51 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtri, gammainccinv
 
 from models.base import Float32, Float64
+from models.blocks import Block, power, times
 from models.novelty import Positions
+from models.preprocess import as_float32
 from models.published import Published
 from models.scoremap import ScoreMap
 
 _LEAST = 1e-12
-_VALUES = 1 << 18
-
-
-@dataclass(frozen=True)
-class Residual:
-    """Residuals (n, D) of spectra as measured, with the moments of the noise that is expected in them.
-
-    Attributes
-    ----------
-    residual, variance : ndarray of float64, (n, D)
-    fourth : ndarray of float64, (n, D)
-        Fourth cumulant of the noise: counts make squares scatter more than Gaussian noise of their variance.
-    kept : ndarray, (n, K)
-        How much of the noise along each axis of the scores the fit has taken away.
-    exposure : ndarray, (n,)
-    """
-
-    residual: Float64
-    variance: Float64
-    fourth: Float64
-    kept: Float64
-    exposure: Float64
-
-    @classmethod
-    def of(
-        cls, published: Published, spectra: Float32, background: Float32 | None, raw: Float32, visits: Float64
-    ) -> Residual:
-        """Of dense spectra (n, D) as measured, with the background that the model leaves out, raw scores (n, K)."""
-        noise = published.test.noise
-        exposure = noise.row_variance(spectra.sum(axis=1, dtype=np.float64), visits, spectra.shape[1])
-        expected = (published.shrinkage.apply(raw, exposure) @ published.eigenspectra).astype(np.float64)
-        if background is not None:
-            expected += background
-        counted = noise.gain * np.maximum(expected - visits[:, None] * noise.offset, 0.0)
-        variance = counted + visits[:, None] * noise.read_sigma**2
-        kept = published.shrinkage.kept(exposure)
-        return cls(spectra - expected, variance, noise.gain**2 * counted, kept, exposure)
+_VALUES = 1 << 20
 
 
 def t2(published: Published, raw: Float32, exposure: Float64, rate: float) -> Float32:
@@ -71,32 +38,111 @@ def t2(published: Published, raw: Float32, exposure: Float64, rate: float) -> Fl
     return np.asarray(squared / max(float(chdtri(max(axes.size, 1), rate)), _LEAST), dtype=np.float32)
 
 
-def q(published: Published, found: Residual, rate: float) -> Float32:
-    """Q or squared prediction error (n,): the squared residual in units of the model's noise, over its limit.
+def residuals(
+    published: Published, counts: Block, background: Float32 | None, raw: Float32, visits: Float64, rate: float
+) -> tuple[Float32, Float32]:
+    """Q (squared prediction error) and reconstruction error (n,) of spectra, each over its limit.
 
-    Jackson and Mudholkar, Technometrics 21 (1979) 341, in the scaled and merged channels that the model is fitted in.
+    Q is the squared residual in units of the model's noise, in the scaled and merged channels that the model is fitted
+    in (Jackson and Mudholkar, Technometrics 21 (1979) 341), the other in counts and channels as they are. All that is
+    known of a limit is linear or quadratic in the scores, so that spectra are read once, and sparse ones stay sparse.
+
+    Parameters
+    ----------
+    counts : (n, D)
+        Accumulated counts in float32, dense or CSR, without the background.
+    background : ndarray of float32, (n, D), optional
+        What the model leaves out of the spectra as measured.
+    raw : ndarray of float32, (n, K)
+        Their raw scores.
+    visits : ndarray of float64, (n,)
     """
-    scaling = published.scaling
-    weight = scaling.inverse**2 / np.maximum(found.exposure, _LEAST)[:, None]
+    noise, shrinkage, scaling = published.test.noise, published.shrinkage, published.scaling
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    if background is not None:
+        total += background.sum(axis=1, dtype=np.float64)
+    exposure = noise.row_variance(total, visits, scaling.n_channels)
+    scores, kept = shrinkage.apply(raw, exposure).astype(np.float64), shrinkage.kept(exposure)
+    each = np.arange(scaling.n_channels)
+    metrics = [
+        _Metric.of(published, scaling.starts, scaling.inverse**2),
+        _Metric.of(published, each, np.ones(each.size)),
+    ]
+    scaled, plain = (metric.sums(counts, background, scores, visits, noise.gain) for metric in metrics)
+    h = np.maximum(exposure, _LEAST)
+    size = ((shrinkage.axes.T @ published.eigenspectra) ** 2).sum(axis=1)
+    q = _over_limit(scaled.squared / h, scaled.variance / h - kept.sum(axis=1), scaled.spread / h**2, rate)
+    return q, _over_limit(plain.squared, plain.variance - exposure * (kept @ size), plain.spread, rate)
 
-    def merged(values: Float64) -> Float64:
-        whole = scaling.n_groups == scaling.n_channels
-        return values if whole else np.add.reduceat(values, scaling.starts, axis=1)
 
-    squared = (merged(found.residual) ** 2 * weight).sum(axis=1)
-    variance = merged(found.variance) * weight
-    mean = variance.sum(axis=1) - found.kept.sum(axis=1)
-    spread = (2.0 * variance**2 + merged(found.fourth) * weight**2).sum(axis=1)
-    return _over_limit(squared, mean, spread, rate)
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over groups of channels, all (n,).
+
+    Attributes
+    ----------
+    squared, variance, spread : ndarray of float64, (n,)
+        Weighted squared residual, the mean of that of noise, and its variance: counts, whose fourth cumulant is not 0,
+        make squares scatter more than Gaussian noise of their variance.
+    """
+
+    squared: Float64
+    variance: Float64
+    spread: Float64
 
 
-def reconstruction_error(published: Published, found: Residual, rate: float) -> Float32:
-    """Squared residual in counts (n,), summed over channels, over its limit."""
-    squared = (found.residual**2).sum(axis=1)
-    size = ((published.shrinkage.axes.T @ published.eigenspectra) ** 2).sum(axis=1)
-    mean = found.variance.sum(axis=1) - found.exposure * (found.kept @ size)
-    spread = (2.0 * found.variance**2 + found.fourth).sum(axis=1)
-    return _over_limit(squared, mean, spread, rate)
+@dataclass(frozen=True)
+class _Metric:
+    """Squares of what is expected, summed over groups of channels with weights (m,), as forms in the scores.
+
+    Attributes
+    ----------
+    expected : ndarray of float64, (K, m)
+        Eigenspectra, in counts.
+    noise, fourth : ndarray of float64, (K + 1, m)
+        Variance and fourth cumulant of the noise for each score, and for each visit.
+    """
+
+    starts: NDArray[np.int64]
+    weight: Float64
+    expected: Float64
+    noise: Float64
+    fourth: Float64
+
+    @classmethod
+    def of(cls, published: Published, starts: NDArray[np.int64], weight: Float64) -> _Metric:
+        """Of groups of channels that begin at `starts`."""
+        model, spectra = published.test.noise, published.eigenspectra
+        expected = np.add.reduceat(spectra.astype(np.float64), starts, axis=1)
+        channels = np.diff(starts, append=spectra.shape[1])
+        counted = np.vstack([model.gain * expected, -model.gain * model.offset * channels])
+        noise = counted.copy()
+        noise[-1] += model.read_sigma**2 * channels
+        return cls(starts, weight, expected, noise, model.gain**2 * counted)
+
+    def sums(self, counts: Block, background: Float32 | None, scores: Float64, visits: Float64, gain: float) -> _Sums:
+        """Of spectra with these scores (n, K)."""
+        w, all_scores = self.weight, np.column_stack([scores, visits])
+        squared = power(counts, self.starts, w) + _form(scores, (self.expected * w) @ self.expected.T)
+        squared -= 2.0 * (self._along(counts, self.expected * w) * scores).sum(axis=1)
+        variance = all_scores @ (self.noise @ w)
+        spread = 2.0 * _form(all_scores, (self.noise * w**2) @ self.noise.T) + all_scores @ (self.fourth @ w**2)
+        if background is not None:
+            variance += gain * self._along(background, w[None])[:, 0]
+            more = self._along(background, np.vstack([4.0 * gain * self.noise * w**2, gain**3 * w**2]))
+            spread += (more * np.column_stack([all_scores, np.ones(len(visits))])).sum(axis=1)
+            spread += 2.0 * gain**2 * power(background, self.starts, w**2)
+        return _Sums(squared, variance, spread)
+
+    def _along(self, block: Block, of_groups: Float64) -> Float64:
+        """Spectra (n, D), summed over groups, times (k, m)."""
+        of_channels = np.repeat(of_groups, np.diff(self.starts, append=block.shape[1]), axis=1)
+        return times(block, np.ascontiguousarray(of_channels.T, dtype=np.float32)).astype(np.float64)
+
+
+def _form(scores: Float64, matrix: Float64) -> Float64:
+    """Quadratic form (n,) of rows (n, k)."""
+    return np.asarray(((scores @ matrix) * scores).sum(axis=1))
 
 
 def _over_limit(squared: Float64, mean: Float64, spread: Float64, rate: float) -> Float32:
@@ -128,9 +174,7 @@ def distances_of(scores: ScoreMap, index: Positions, rate: float) -> tuple[Float
     for first in range(0, rows.size, step):
         part = rows[first : first + step]
         at = index[part]
-        background = scores.store.background(at)
-        spectra = scores.counts(at) if background is None else scores.counts(at) + background
+        counts, background = as_float32(scores.store.rows(at)), scores.store.background(at)
         visits = scores.visits[at].astype(np.float64)
-        residual = Residual.of(published, spectra, background, scores.raw(at), visits)
-        found[0, part], found[1, part] = q(published, residual, rate), reconstruction_error(published, residual, rate)
+        found[0, part], found[1, part] = residuals(published, counts, background, scores.raw(at), visits, rate)
     return found[0], found[1]

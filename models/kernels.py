@@ -171,6 +171,43 @@ def sum_events(
 
 
 @njit(cache=True, nogil=True)
+def power_events(
+    values: NDArray[np.float32],
+    channels: NDArray[np.uint32],
+    indptr: NDArray[np.uint32],
+    group: NDArray[np.int64],
+    weight: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Weighted squared norm (n,) of CSR spectra summed over groups of channels; a channel may come several times."""
+    power = np.zeros(indptr.shape[0] - 1)
+    held = np.zeros(weight.shape[0])
+    for i in range(power.shape[0]):
+        first, last = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
+        for e in range(first, last):
+            held[group[channels[e]]] += np.float64(values[e])
+        for e in range(first, last):
+            g = group[channels[e]]
+            power[i] += weight[g] * held[g] ** 2
+            held[g] = 0.0
+    return power
+
+
+@njit(cache=True, nogil=True)
+def power_rows(
+    rows: NDArray[np.float32], starts: NDArray[np.int64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted squared norm (n,) of dense spectra (n, D) summed over groups of channels that begin at `starts`."""
+    power = np.zeros(rows.shape[0])
+    for i in range(rows.shape[0]):
+        for g in range(starts.shape[0]):
+            held = 0.0
+            for c in range(starts[g], starts[g + 1] if g + 1 < starts.shape[0] else rows.shape[1]):
+                held += np.float64(rows[i, c])
+            power[i] += weight[g] * held**2
+    return power
+
+
+@njit(cache=True, nogil=True)
 def bin_events(
     values: NDArray[np.float32],
     channels: NDArray[np.uint32],

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.base import Float32, Float64
-from models.preprocess import Scaling, as_float32
+from models.blocks import power
+from models.preprocess import as_float32
 from models.published import Published
 from models.scoremap import ScoreMap
 
@@ -124,33 +125,21 @@ def live_error(
     drawn = shrinkage.centre - (kept * (shrinkage.centre @ shrinkage.axes)) @ shrinkage.axes.T
     own = along @ (shrinkage.axes**2).T + noise.gain * of_variance(projector) * drawn
     own += exposure[:, None] * _leaning(kept, shrinkage.pull, published.scaling.n_effective / max(n_fitted, 1))
-    power, variance = _power(counts, published.scaling), of_variance(published.scaling.weight)
+    squared = power(counts, published.scaling.starts, published.scaling.inverse**2)
+    variance = of_variance(published.scaling.weight)
     inside = (found**2).sum(axis=1)
     # Squared error of each score, and of the mean score in its place; outside the basis everything is error.
     with_score = (found - scores) ** 2 + 2.0 * own
     without = (found - published.mean_score) ** 2
-    outside = power - inside - variance
+    outside = squared - inside - variance
     return _summed(outside / exposure, with_score / exposure[:, None], without / exposure[:, None],
-                   (power - variance) / exposure, variance / exposure)  # fmt: skip
+                   (squared - variance) / exposure, variance / exposure)  # fmt: skip
 
 
 def _leaning(kept: Float64, pull: Float64, ratio: float) -> Float64:
     """What a spectrum adds to its own scores by turning the basis, in all over K, (n, 1)."""
     leaning = ratio + (kept * (ratio + 2.0 * (pull - 1.0))).sum(axis=1)
     return np.asarray(leaning[:, None] / max(pull.size, 1))
-
-
-def _power(counts: Float32 | sparse.csr_array, scaling: Scaling) -> Float64:
-    """Squared norm (n,) of scaled spectra."""
-    weight = scaling.inverse**2
-    if not isinstance(counts, sparse.csr_array):
-        merged = np.add.reduceat(counts, scaling.starts, axis=1) if scaling.n_groups < scaling.n_channels else counts
-        return np.asarray((merged**2) @ weight, dtype=np.float64)
-    parts = (counts.data.astype(np.float64), scaling.group[counts.indices], counts.indptr.copy())
-    grouped = sparse.csr_array(parts, shape=(counts.shape[0], scaling.n_groups))
-    grouped.sum_duplicates()
-    grouped.data **= 2
-    return np.asarray(grouped @ weight, dtype=np.float64)
 
 
 def _summed(outside: Float64, with_score: Float64, without: Float64, signal: Float64, variance: Float64) -> LiveError:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
+from scipy.special import gammainccinv
 
-from models.distances import distances_of, t2_of
+from models.distances import distances_of, residuals, t2_of
 from models.linear import LinearEngine
 from models.noise import POISSON, NoiseModel
 from tests.unit.models.scenes import Scene, eds_scene
@@ -56,6 +58,40 @@ def test_they_are_squared_distances_over_one_limit() -> None:
     ratio = (residual**2).sum(axis=1) / error
     # The limit itself: about the sum of the variances, which are the counts, and never far above.
     assert np.all((ratio > h) & (ratio < 2.0 * h))
+
+
+@pytest.mark.parametrize("noise", [POISSON, NoiseModel("poisson_gaussian", 2.0, 3.0, 4.0)])
+@pytest.mark.parametrize("with_background", [False, True])
+def test_sparse_and_dense_spectra_give_what_the_sums_over_channels_are(
+    noise: NoiseModel, with_background: bool
+) -> None:
+    scene = eds_scene(5.0, side=32, d=128, seed=4)
+    engine = learnt(scene, drawn(scene, noise, 5), noise)
+    published = engine.score_map.published
+    assert published is not None
+    assert published.scaling.n_groups < 128 or noise != POISSON
+    some = np.arange(0, 1000, 9)
+    rng = np.random.default_rng(6)
+    background = rng.uniform(0.0, 2.0, (some.size, 128)).astype(np.float32) if with_background else None
+    visits, counts = rng.integers(1, 4, some.size).astype(float), drawn(scene, noise, 7)[some].astype(np.float32)
+    raw = published.project(counts)
+    found = residuals(published, counts, background, raw, visits, RATE)
+    for dense, sparse_ in zip(
+        found, residuals(published, sparse.csr_array(counts), background, raw, visits, RATE), strict=True
+    ):
+        np.testing.assert_allclose(dense, sparse_, rtol=2e-5)
+
+    more = np.zeros_like(counts) if background is None else background
+    exposure = noise.row_variance((counts + more).sum(axis=1), visits, 128)
+    expected = (published.shrinkage.apply(raw, exposure) @ published.eigenspectra).astype(float)
+    counted = noise.gain * (expected + more - visits[:, None] * noise.offset)
+    variance, kept = counted + visits[:, None] * noise.read_sigma**2, published.shrinkage.kept(exposure)
+    weight, starts = published.scaling.inverse**2 / exposure[:, None], published.scaling.starts
+    r, v, f = (np.add.reduceat(a, starts, axis=1) for a in (counts - expected, variance, noise.gain**2 * counted))
+    mean = (v * weight).sum(axis=1) - kept.sum(axis=1)
+    spread = (2.0 * (v * weight) ** 2 + f * weight**2).sum(axis=1)
+    limit = spread / mean * gammainccinv(mean**2 / spread, RATE)
+    np.testing.assert_allclose(found[0], (r**2 * weight).sum(axis=1) / limit, rtol=1e-4)
 
 
 def test_each_sees_what_it_is_for() -> None:
