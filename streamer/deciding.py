@@ -56,7 +56,8 @@ class Deciding:
         expected = header.expected or n * self._passes
         self._planned = min(n, -(-expected // self._passes))
         self._uniform_s = (header.dwell_s or 0.0) * self._planned
-        self._progress = Progress(self._uniform_s, expected)
+        self._pieces = max(1, round(expected / (self._passes * max(self._planned, 1))))
+        self._progress = Progress(self._uniform_s, self._planned * self._pieces)
         self._agreed: dict[int, Float64] = {}
         self._in_force_s: Float64 | None = None
         self._committed_s: Float64 = np.full(n, header.dwell_s or 0.0)
@@ -117,7 +118,9 @@ class Deciding:
             self._in_force_s = self._agreed.pop(self._progress.number + 1, self._in_force_s)
             added = self._in_force_s
             self._committed_s += (self._header.dwell_s or 0.0) if added is None else added
-            self._progress.next_pass(self._uniform_s if added is None else float(added.sum()))
+            positions = self._planned if added is None else int(np.count_nonzero(added))
+            planned_s = self._uniform_s if added is None else float(added.sum())
+            self._progress.next_pass(planned_s, positions * self._pieces)
 
     @property
     def _steers(self) -> bool:
@@ -131,7 +134,7 @@ class Deciding:
         elif order.action == "visit":
             dwell_s = order.by_position(self._dwell_s.size)
             self._committed_s += dwell_s
-            self._progress.planned_s += float(dwell_s.sum())
+            self._progress.extend(float(dwell_s.sum()), order.arrays["index"].size)
         elif order.action == "extend":
             self._extended = self._at[:2]
         return events

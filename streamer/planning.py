@@ -37,13 +37,17 @@ class Progress:
 
     Attributes
     ----------
+    planned_s : float
+        Dwell of the pass, as planned.
+    planned_visits : int
+        Of the pass.
     number : int
         Of the pass.
-    measured_s, planned_s : float
-        Dwell of the pass so far, and as planned.
-    block_s : float
-        Dwell of a large block of late.
-    visits, planned_visits : int
+    measured_s, block_s : float
+        Dwell of the pass so far, and of a large block of late.
+    measured_visits, block_visits : int
+        The same in visits.
+    visits : int
         Of the whole scan.
     """
 
@@ -52,17 +56,27 @@ class Progress:
     number: int = 0
     measured_s: float = 0.0
     block_s: float = 0.0
+    measured_visits: int = 0
+    block_visits: int = 0
     visits: int = 0
 
     def add(self, dwell_s: float, n: int) -> None:
         """Take a block of n visits."""
         self.measured_s += dwell_s
         self.block_s = max(dwell_s, _BLOCKS_FADE * self.block_s)
+        self.measured_visits += n
+        self.block_visits = max(n, int(_BLOCKS_FADE * self.block_visits))
         self.visits += n
 
-    def next_pass(self, planned_s: float) -> None:
-        """Begin a pass of so much dwell."""
-        self.number, self.measured_s, self.planned_s = self.number + 1, 0.0, planned_s
+    def extend(self, dwell_s: float, n: int) -> None:
+        """Let the pass have n more visits."""
+        self.planned_s += dwell_s
+        self.planned_visits += n
+
+    def next_pass(self, planned_s: float, planned_visits: int) -> None:
+        """Begin a pass of so much dwell, and so many visits."""
+        self.number, self.measured_s, self.measured_visits = self.number + 1, 0.0, 0
+        self.planned_s, self.planned_visits = planned_s, planned_visits
 
     @property
     def is_over(self) -> bool:
@@ -70,8 +84,12 @@ class Progress:
         return self.measured_s >= self.planned_s * (1.0 - 1e-6)
 
     def ends_within(self, lead_s: float) -> bool:
-        """Whether the pass may be over before another block after the next would be seen."""
-        return self.planned_s - self.measured_s <= lead_s + _BLOCKS_AHEAD * self.block_s
+        """Whether the pass may be over before another block after the next would be seen.
+
+        Blocks may be cut by time or by visits, and visits last differently long.
+        """
+        soon = self.planned_s - self.measured_s <= lead_s + _BLOCKS_AHEAD * self.block_s
+        return soon or self.planned_visits - self.measured_visits <= _BLOCKS_AHEAD * self.block_visits
 
 
 class Planner:
@@ -143,19 +161,22 @@ class Planner:
     def _budget(
         self, every: Prospects, error: Float64, config: DecisionConfig, dose: Dose, most_s: float, number: int
     ) -> Budget:
-        """Half of what a pass may bring, and as much as is needed for the passes that are left to reach the target.
+        """The same part of what is to be had in each pass that is left, such that the last one reaches the target.
 
-        But a tenth of a planned pass, as far as it brings anything: passes are few, and each costs time of its own.
+        And as much as that needs; but a tenth of a planned pass, as far as it brings anything: passes are few, and each
+        costs time of its own.
         """
         left = max(dose.passes - number, 1)
         rate = np.divide(every.gain, every.step_s, out=np.zeros_like(every.gain), where=every.step_s > 0)
         order = np.argsort(-rate, kind="stable")
         remaining = float(error.sum()) - np.cumsum(every.gain[order])
-        enough = remaining <= _ENOUGH * config.stop_misclassified_area * error.size
+        aim = _ENOUGH * config.stop_misclassified_area * error.size
+        enough = remaining <= aim
         last = int(np.argmax(enough)) if enough.any() else order.size - 1
         needed_s = float(_STEPS * every.step_s[order[: last + 1]].sum())
         least_s = max(needed_s / left, _LEAST_PASS * (dose.planned_s or 0.0) * dose.planned)
-        return Budget(most_s, min(least_s, most_s), (1.0 + 1.0 / left) / 2.0)
+        share = 1.0 - min(aim / max(float(error.sum()), 1e-300), 1.0) ** (1.0 / left)
+        return Budget(most_s, min(least_s, most_s), share)
 
     def next_visits(self, config: DecisionConfig, dose: Dose, guess: Inpainted, visits: int) -> Proposal | None:
         """Positions of a sparse scan to be measured next: uncertain guesses, and measured ones that are not decided."""

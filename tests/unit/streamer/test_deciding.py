@@ -13,6 +13,7 @@ from simulator.raster import scan_order, sparse_order
 from simulator.schedule import Plan
 from streamer.config import PipelineConfig
 from streamer.config_decisions import DecisionConfig
+from streamer.planning import Progress
 from tests.loop import Loop, loop_of, phase_error
 from tests.specimens import grains
 
@@ -250,3 +251,18 @@ def test_advice_that_nobody_takes_is_judged_in_hindsight() -> None:
 def test_nothing_is_decided_that_nobody_can_obey() -> None:
     loop, _ = scanned(config(**PHASE_MAP_ONLY), passes=6)
     assert not loop.decisions
+
+
+def test_the_end_of_a_pass_is_seen_coming_also_where_its_last_block_lasts_longer_than_any_before() -> None:
+    progress = Progress(planned_s=64 * 0.01 + 16 * 0.2, planned_visits=80)
+    for _ in range(3):
+        progress.add(16 * 0.01, 16)
+        assert not progress.ends_within(0.0)
+    progress.add(16 * 0.01, 16)
+    # Another block of sixteen visits, and it is over, however long they last.
+    assert progress.ends_within(0.0)
+    progress.extend(32 * 0.01, 32)
+    assert not progress.ends_within(0.0)
+    progress.next_pass(1.0, 100)
+    assert (progress.number, progress.visits) == (1, 64)
+    assert not progress.ends_within(0.0)
