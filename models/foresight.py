@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.base import Float32
 
 _PART, _STEP = 0.7, 1.1
+_LATELY = 0.9
 _BEFOREHAND, _WORTH = 1.5, 10.0
 """Errors over those foreseen as long as nothing is known of a scan, and errors that this knowledge is worth."""
 
@@ -33,15 +34,26 @@ class Foresight:
             del self._kept[0]
 
     def factor(self, dose: float, label: NDArray[np.int32], doubt: Float32) -> float:
-        """Errors over those foreseen, of the map of about two thirds of the dose as the present one sees it.
+        """Errors over those foreseen, of earlier maps as the present one sees them.
 
-        At least 1: a map that was better than it said may have been lucky.
+        At least 1: a map that was better than it said may have been lucky. The map of nine tenths of the dose answers
+        for everything, phases that it did not have included: as long as new ones come, others may. The map of about two
+        thirds answers for its own phases only: it has been known since that there are others.
         """
-        before = [(then, its) for at, then, its in self._kept if at <= _PART * dose]
-        found = foreseen = 0.0
-        if before:
-            then, its = before[-1]
-            both = (then >= 0) & (label >= 0)
-            wrong = np.where(then == label, doubt, 1.0 - doubt)
-            found, foreseen = (float(e[both].sum(dtype=np.float64)) for e in (wrong, its))
-        return max(1.0, (found + _BEFOREHAND * _WORTH) / (foreseen + _WORTH))
+        lately = self._errors(_LATELY * dose, label, doubt, every=True)
+        before = self._errors(_PART * dose, label, doubt, every=False)
+        return max(1.0, *((found + _BEFOREHAND * _WORTH) / (foreseen + _WORTH) for found, foreseen in (lately, before)))
+
+    def _errors(self, until: float, label: NDArray[np.int32], doubt: Float32, *, every: bool) -> tuple[float, float]:
+        """Errors of the last map until a dose, found by the present one and foreseen; none where there is no map."""
+        maps = [(then, its) for at, then, its in self._kept if at <= until]
+        if not maps:
+            return 0.0, 0.0
+        then, its = maps[-1]
+        both = (then >= 0) & (label >= 0)
+        had = np.unique(then[both])
+        if not every:
+            both &= np.isin(label, had) & (had.size > 1)
+        wrong = np.where(then == label, doubt, 1.0 - doubt)
+        found, foreseen = (float(e[both].sum(dtype=np.float64)) for e in (wrong, its))
+        return found, foreseen

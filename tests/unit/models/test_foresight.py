@@ -40,6 +40,9 @@ def test_nothing_known_is_no_trust_and_new_phases_are_none_either() -> None:
     split = np.repeat([0, 1], 500).astype(np.int32)
     assert foresight.factor(2.0, split, doubt) > 30.0
     foresight.note(2.0, split, doubt)
+    # A map that has lasted for a tenth more dose is trusted, though there was none of these phases before.
+    assert foresight.factor(2.1, split, doubt) > 30.0
+    assert foresight.factor(2.3, split, doubt) <= 1.5
     foresight.note(3.0, split, doubt)
     assert foresight.factor(3.0, split, doubt) < 1.5
     unlabelled = np.full(1000, -1, np.int32)
