@@ -154,8 +154,25 @@ def one_series(
     told = [(at, msgpack.unpackb(parts[0])) for at, parts in ear.stop()]
     ratios = [(at, t["params"]["evidence"].get("intensity_ratio", 1.0)) for at, t in told if t["msg"] == "notify"]
     # Where a position was measured weakly before, less is expected of it: these jumps are told too, and are smaller.
-    heard = [at for at, ratio in ratios if not 0.5 < ratio < 2.0]
-    return [1e3 * (at - sent[number]) for at, number in zip(heard, told_of(n_lines), strict=False)]
+    falls, rises = [at for at, ratio in ratios if ratio < 0.5], [at for at, ratio in ratios if ratio > 2.0]
+    weak = [number for number in told_of(n_lines) if is_weak(number, n_lines)]
+    back = [number for number in told_of(n_lines) if not is_weak(number, n_lines)]
+    return [*delays(sent[weak], falls), *delays(sent[back], rises)]
+
+
+def delays(sent: np.ndarray[Any, Any], heard: list[float]) -> list[float]:
+    """Milliseconds from each line to the first decision before the next line of its kind; those without are left out.
+
+    A decision that is missing does not shift the others so.
+    """
+    heard_at = np.array(heard)
+    first = np.searchsorted(heard_at, sent)
+    until = np.append(sent[1:], np.inf)
+    return [
+        1e3 * float(heard_at[at] - begun)
+        for at, begun, end_ in zip(first, sent, until, strict=True)
+        if at < heard_at.size and heard_at[at] < end_
+    ]
 
 
 def row(name: str, ms: list[float]) -> str:
