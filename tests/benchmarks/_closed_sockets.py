@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks._closed_loop import CHANNELS, COUNTS, DWELL_S, SHAPE, Stopped, stop_settings
-from tests.loop import phase_error
+from tests.benchmarks._closed_loop import CHANNELS, COUNTS, DWELL_S, SIDE, Stopped, error_of, specimen_of, stop_settings
 from tests.system.outsider import Asker, Bench, Listener, daemon, free_port
 
 _RATE_HZ = 1500
@@ -30,18 +29,20 @@ def stop_over_sockets(name: str, seed: int, target: float, passes: int) -> Stopp
                 results = Listener(bench, server.results, "series", "map/", "decision")
                 Asker(bench, server.control).ask("status", timeout_s=60)
                 command = [sys.executable, "-m", "streamer", "simulate", "--specimen", name, "--seed", str(seed)]
-                command += ["--shape", *map(str, SHAPE), "--channels", str(CHANNELS), "--counts", str(COUNTS)]
+                command += ["--shape", *map(str, (SIDE, SIDE)), "--channels", str(CHANNELS), "--counts", str(COUNTS)]
+                command += ["--passes", str(passes), "--dwell", str(DWELL_S), "--rate", str(_RATE_HZ)]
+                command += ["--actions", "stop"]
                 command += [
-                    "--passes",
-                    str(passes),
-                    "--dwell",
-                    str(DWELL_S),
-                    "--rate",
-                    str(_RATE_HZ),
-                    "--actions",
+                    "--list-mode",
+                    "--block",
+                    str(SIDE),
+                    "--series",
                     "stop",
+                    "--truth",
+                    str(truth),
+                    "--linger",
+                    "2",
                 ]
-                command += ["--list-mode", "--block", "100", "--series", "stop", "--truth", str(truth), "--linger", "2"]
                 command += ["--data", server.source, "--control", server.control]
                 command += ["--replay", f"tcp://127.0.0.1:{free_port()}"]
                 subprocess.run(command, capture_output=True, text=True, check=True)
@@ -50,6 +51,8 @@ def stop_over_sockets(name: str, seed: int, target: float, passes: int) -> Stopp
                 counts = float(np.nanmean(results.last("map/counts")[1]["counts"]))
         finally:
             bench.close()
+        specimen = specimen_of(name, seed)
         with np.load(truth) as known:
-            error = phase_error(label, known["phase"].ravel())
+            assert np.array_equal(known["phase"], specimen.phase_map()), "another specimen was scanned"
+        error = error_of(label, specimen)
     return Stopped(books["exit_status"] == "stopped", error, target, counts, float("nan"))
