@@ -12,8 +12,9 @@ Everything is decided from the counts themselves, in the metric of counting nois
   and comes on top.
 - **Merit.** On the same halves each model predicts the one half from the other: the difference of the two errors is
   free of bias (Neufeld et al., arXiv 2301.07276), but for what the basis has learnt from the same counts, which
-  flatters it by K / N in units of raw counts' error. A network that is worse by two standard errors is silent; where
-  the two disagree, the one that is nearer to the position's counts is shown.
+  flatters it by K / N in units of raw counts' error. From the same comparison follows how much of the network's
+  spectrum is best shown beside the linear model's (`Blend`); a network that would add nothing is silent. Where the two
+  disagree, the one that is nearer to the position's counts is shown, and nothing is mixed.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from models import rebinned
 from models.attune import Attunement
 from models.axis import Axis
 from models.base import Float32, Float64, as_dense
+from models.blend import LEAST_JUDGED, Blend
 from models.card import ModelCard
 from models.inference import TrainedNetwork
 from models.linear import LinearEngine
@@ -38,8 +41,8 @@ from models.seen import Metric, Seen, Tally, compare, linear_of
 FALSE_ALARM: Final = 1e-4
 """Share of spectra on which models that are both right are said to disagree."""
 _FAR: Final = float(ndtri(1.0 - FALSE_ALARM))
-_OFTEN, _SELDOM, _ENOUGH = 4, 64, 64
-_LEAST_JUDGED: Final = 24
+_OFTEN, _SELDOM, _ENOUGH = 4, 64, 256
+_LEAST_WEIGHT: Final = 0.05
 _APART: Final = 3.0
 _FEWER, _MORE = 0.5, 10.0
 
@@ -52,7 +55,7 @@ class Opinion:
     ----------
     index : ndarray, (n,)
     spectra : ndarray of float32, (n, D)
-        Denoised accumulated counts, as the detector has them.
+        Denoised accumulated counts as they are to be shown, in the detector's counts; the linear model has its part.
     inside : ndarray of bool, (n,)
         In the network's domain.
     disagree : ndarray of bool, (n,)
@@ -116,18 +119,19 @@ class SecondOpinion:
 
         The median counts: a phase that only one of them knows decides about itself alone.
         """
+        self.blend = Blend()
         self._next_sample = 0
         self.looked = self.outside = self.disagreed = self.spoke = 0
 
     @property
     def is_worse(self) -> bool:
-        """Whether the network predicts this scan worse than the linear model, by two standard errors."""
-        return self.merit.median + 2.0 * self.merit.error < 0.0
+        """Whether the network was judged, and would add nothing to what the linear model says of this scan."""
+        return self.blend.is_known and self.blend.weight < _LEAST_WEIGHT
 
     @property
     def may_speak(self) -> bool:
-        """Whether it was judged, and is not worse."""
-        return self.merit.n >= _LEAST_JUDGED and not self.is_worse
+        """Whether it was judged, and adds something."""
+        return self.blend.is_known and not self.is_worse
 
     def look(self, engine: LinearEngine, index: NDArray[Any]) -> Opinion | None:
         """Denoise the accumulated counts of positions, each named once; None where none of them is known.
@@ -150,7 +154,8 @@ class SecondOpinion:
         spectra = seen.counted(tuning.tune(found.spectra, seen.total, seen.visits))
         inside = self._domain.holds(found.latent, seen.total)
         exposure = np.maximum(score_map.exposure(index, engine.noise), 1e-12)
-        distance, lean = compare(seen.counts, spectra, score_map.denoise(index), self._metric.weight)
+        linear = score_map.denoise(index)
+        distance, lean = compare(seen.counts, spectra, linear, self._metric.weight)
         self._sample(seen, inside, self._metric, score_map.measured.size)
         # A network that does not know this scan would only say so everywhere.
         trusted = inside & self.may_speak
@@ -163,6 +168,8 @@ class SecondOpinion:
         self.outside += int(np.count_nonzero(~inside))
         self.disagreed += int(np.count_nonzero(disagree))
         self.spoke += int(np.count_nonzero(speaks))
+        agreed = ~disagree
+        spectra[agreed] = _between(linear[agreed], spectra[agreed], self.blend.weight)
         return Opinion(index, spectra, inside, disagree, speaks)
 
     def spectrum(self, counts: Float32, visits: int, noise: NoiseModel) -> Float32:
@@ -177,7 +184,7 @@ class SecondOpinion:
         By the scan itself, for a network that has not been attuned disagrees everywhere. What only a part of the map
         shows must not be taken for the response of the detector.
         """
-        known = self._apart.n >= _LEAST_JUDGED
+        known = self._apart.n >= LEAST_JUDGED
         limit = self._apart.median + _APART * self._apart.spread if known else float("inf")
         self._apart.add(apart[inside][::_OFTEN])
         return np.asarray(apart <= limit)
@@ -190,7 +197,7 @@ class SecondOpinion:
 
     def _threshold(self, published: Published, n_fitted: int) -> float:
         """Squared distance that noise alone exceeds in one spectrum of 1 / FALSE_ALARM; infinite until it is known."""
-        if self._noise.n < _LEAST_JUDGED:
+        if self._noise.n < LEAST_JUDGED:
             return float("inf")
         quantile = (self._noise.median + _FAR * self._noise.spread) ** 3
         return quantile + published.basis.n_components * len(published.channel_variance) / max(n_fitted, 1)
@@ -209,22 +216,32 @@ class SecondOpinion:
         tuning = self._tuned(half.noise)
         network = half.counted(tuning.tune(half.by(self.network).spectra, half.total, half.visits))
         linear = linear_of(half, published)
-        nearer = compare(other, network, linear, weight)[1].reshape(2, -1).sum(axis=0)
+        distance, nearer = (x.reshape(2, -1).sum(axis=0) for x in compare(other, network, linear, weight))
         apart = [a[: rows.size] - a[rows.size :] for a in (network, linear)]
         noise = 0.5 * sum((a * a) @ weight for a in apart)
         self._noise.add(np.cbrt(noise / exposure))
         learnt = published.basis.n_components / n_fitted - tuning.optimism
-        self.merit.add(0.5 * nearer / exposure / weight.size + learnt)
+        merit, distance = (0.5 * x / exposure / weight.size for x in (nearer, distance))
+        self.merit.add(merit + learnt)
+        self.blend.add(distance, 0.5 * (merit + learnt + distance))
 
 
-def misfit(card: ModelCard, technique: str, axis: Axis, noise: NoiseModel) -> str | None:
-    """Return why a network does not fit a series of this technique, axis and noise; None where it does."""
+def _between(linear: Float32, network: Float32, weight: float) -> Float32:
+    """Spectra (n, D) at this part of the way from the one to the other."""
+    return np.asarray(linear + np.float32(weight) * (network - linear))
+
+
+def misfit(card: ModelCard, technique: str, axis: Axis, noise: NoiseModel, *, rebin: bool = False) -> str | None:
+    """Return why a network does not fit a series of this technique, axis and noise; None where it does.
+
+    With `rebin`, one that can be had on the axis (`models.rebinned`) fits.
+    """
     if card.architecture.side > 1:
         return "it sees neighbourhoods, which a scan that is still running does not have"
     if noise.gain <= 0:
         return "the detector's noise is not that of counting"
     read, trained = noise.read_sigma / noise.gain, card.noise.read_sigma / card.noise.gain
-    counting = card.counts[0] / card.architecture.n_channels
+    counting = card.counts[0] / axis.size
     if read**2 > 4.0 * trained**2 + 0.25 * counting:
         return f"it was trained with a read noise of {trained:.3g} quanta, the series has {read:.3g}"
-    return card.misfit(technique, axis)
+    return rebinned.misfit(card, technique, axis) if rebin else card.misfit(technique, axis)

@@ -248,6 +248,7 @@ def _measure(folder: Path, places: Places, watched: Watched) -> dict[str, Any]:
         "rare": len(truth.rare),
         "rare_found": _found(final, truth),
         "decisions": final.decisions,
+        "network": (final.meta.get("status") or {}).get("network"),
         "errors": [asdict(e) | {"dose_factor": e.dose_factor} for e in errors],
     }
     (places.out / MEASURED).write_text(json.dumps(measured, indent=2) + "\n", "utf-8")
@@ -286,17 +287,30 @@ def _table(measured: Mapping[str, Any]) -> Group:
     facts.add_row("model", f"rank {measured['rank']}; the specimen has {measured['phases']} phases")
     found = f"{measured['rare_found']} of {measured['rare']} positions of the unknown phase score highest"
     facts.add_row("anomalies", found)
+    facts.add_row("network", _network(measured["network"]))
     for decision in measured["decisions"]:
         facts.add_row("decision", Text(f"{decision['action']}, {decision.get('outcome')}: {decision['reason']}"))
     return Group(facts, _error_table(measured["errors"]))
 
 
+def _network(told: Mapping[str, Any] | None) -> str:
+    """Say which network looked beside the linear model, and what came of it."""
+    if told is None:
+        return "none was used"
+    begun = f"{told['name']!r} ({told['kind']}), beside the linear model: "
+    if not told["shown"]:
+        return begun + "looked, and had nothing to add"
+    return begun + f"shown at {told['shown']:.0%} of looks, last with a weight of {told['weight']:.2f}"
+
+
 def _error_table(errors: list[Mapping[str, Any]]) -> Table:
     title = "Mean squared error against the truth"
-    table = Table("in units of counting noise", "raw", "denoised", "dose factor", title=title, title_justify="left")
+    columns = ("raw", "denoised", "dose factor", "with network")
+    table = Table("in units of counting noise", *columns, title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for error in errors:
-        figures = (f"{error['raw']:.3f}", f"{error['denoised']:.4f}", f"{error['dose_factor']:.1f}")
+        network = "" if error["network"] is None else f"{error['network']:.4f}"
+        figures = (f"{error['raw']:.3f}", f"{error['denoised']:.4f}", f"{error['dose_factor']:.1f}", network)
         table.add_row(error["what"], *figures)
     return table

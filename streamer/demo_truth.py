@@ -68,11 +68,14 @@ class Error:
     what : str
         Of what, in words.
     raw, denoised : float
+    network : float, optional
+        With a network's word where it has one.
     """
 
     what: str
     raw: float
     denoised: float
+    network: float | None = None
 
     @property
     def dose_factor(self) -> float:
@@ -110,8 +113,16 @@ def compare(run: Run, truth: Truth, raw: NDArray[Any], windows: Mapping[str, tup
         errors.append(_weighted(f"whole spectra, {rare.sum()} rare positions", expected, raw, denoised, rows=rare))
     for label, (lo, hi) in windows.items():
         inside = (run.axis >= lo) & (run.axis <= hi)
-        errors.append(_window(label, inside, expected, raw, denoised))
+        errors.append(_window(label, inside, expected, raw, denoised, _of_network(run, label, seen)))
     return errors
+
+
+def _of_network(run: Run, label: str, seen: NDArray[np.bool_]) -> Floats | None:
+    """Return a network's sums f8[n] over a window, NaN where it says nothing; None where it never does."""
+    sums = run.maps.get(f"network/{label}")
+    if sums is None or np.isnan(sums).all():
+        return None
+    return np.asarray(sums.ravel()[seen], dtype=float)
 
 
 def denoised_spectra(run: Run) -> Floats:
@@ -142,9 +153,12 @@ def _weighted(
     )
 
 
-def _window(what: str, use: NDArray[np.bool_], expected: Floats, raw: Floats, denoised: Floats) -> Error:
+def _window(
+    what: str, use: NDArray[np.bool_], expected: Floats, raw: Floats, denoised: Floats, network: Floats | None
+) -> Error:
     true, summed, clean = (x[:, use].sum(axis=1) for x in (expected, raw, denoised))
-    return Error(f"window {what}", *(float(((x - true) ** 2).mean() / true.mean()) for x in (summed, clean)))
+    told = [summed, clean] if network is None else [summed, clean, np.where(np.isnan(network), clean, network)]
+    return Error(f"window {what}", *(float(((x - true) ** 2).mean() / true.mean()) for x in told))
 
 
 def raw_counts(journal: Path) -> NDArray[np.uint32]:

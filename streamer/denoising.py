@@ -272,4 +272,5 @@ class Denoising:
             "disagreements": opinion.disagreed,
             "merit": merit.median if judged else None,
             "merit_error": merit.error if judged else None,
+            "weight": opinion.blend.weight,
         }

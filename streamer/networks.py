@@ -18,6 +18,7 @@ from models.card import ModelCard
 from models.inference import TrainedNetwork
 from models.noise import NoiseModel
 from models.precision import choose, made_up
+from models.rebinned import rebinned
 from models.second_opinion import misfit
 from models.seen import compare
 from models.zoo import find_models
@@ -131,7 +132,7 @@ class Networks:
         for path, card in find_models(self._folders):
             if isinstance(card, ValueError):
                 misfits.append(f"network {path} cannot be used: {card}")
-            elif (why := misfit(card, wanted.technique, wanted.axis, wanted.noise)) is None:
+            elif (why := misfit(card, wanted.technique, wanted.axis, wanted.noise, rebin=True)) is None:
                 return self._made(path, card, wanted, misfits)
             elif path.parent in self._folders or card.technique == wanted.technique:
                 misfits.append(f"network {card.name!r} ({path}) does not fit series {wanted.series!r}: {why}")
@@ -140,6 +141,9 @@ class Networks:
     def _made(self, path: Path, card: ModelCard, wanted: Wanted, misfits: list[str]) -> Found:
         """Read a network, measure which precision is better here, and have everything compiled."""
         content = path.read_bytes()
+        if card.misfit(wanted.technique, wanted.axis) is not None:
+            model, card = rebinned(onnx.load_model_from_string(content), card, wanted.axis)
+            content = model.SerializeToString()
         precisions = [p for sha, p in self._built if sha == card.sha256]
         precision = precisions[0] if precisions else choose(onnx.load_model_from_string(content), card).precision
         item = NewNetwork(time.time_ns(), wanted.series, card.model_dump_json(), precision, self._device, [content])
