@@ -8,13 +8,14 @@ Everything is decided from the counts themselves, in the metric of counting nois
   split by a coin into halves, which are independent measurements of the same: half of the squared difference between
   what a model makes of the one and of the other is noise and nothing else. The sum over both models is the most that
   noise can set them apart by. Its cube root is close to normal (Wilson & Hilferty 1931); median and middle half give
-  the far quantile that is the threshold. The noise of the eigenspectra themselves, K D / N, is common to both halves
-  and comes on top.
+  the far quantile that is the threshold. The noise of the eigenspectra themselves, K D' / N, is common to both halves
+  and comes on top (D' channels, those that are scaled together counting once).
 - **Merit.** On the same halves each model predicts the one half from the other: the difference of the two errors is
   free of bias (Neufeld et al., arXiv 2301.07276), but for what the basis has learnt from the same counts, which
-  flatters it by K / N in units of raw counts' error. From the same comparison follows how much of the network's
-  spectrum is best shown beside the linear model's (`Blend`); a network that would add nothing is silent. Where the two
-  disagree, the one that is nearer to the position's counts is shown, and nothing is mixed.
+  flatters it by (K / N) (D' / D) in units of raw counts' error. From the same halves follows how much of the network's
+  spectrum is best shown beside the linear model's (`Blend`), within the components and beyond them: what a scan has
+  taught with certainty, that there is little beyond its components, is not known to a network. One that would add
+  nothing is silent. Where the two disagree, the one that is nearer to the position's counts is shown, unmixed.
 """
 
 from __future__ import annotations
@@ -119,19 +120,25 @@ class SecondOpinion:
 
         The median counts: a phase that only one of them knows decides about itself alone.
         """
-        self.blend = Blend()
+        self.within, self.beyond = Blend(), Blend()
+        """Of what the network says within the components of the linear model, and of what it says beyond them."""
         self._next_sample = 0
         self.looked = self.outside = self.disagreed = self.spoke = 0
 
     @property
     def is_worse(self) -> bool:
         """Whether the network was judged, and would add nothing to what the linear model says of this scan."""
-        return self.blend.is_known and self.blend.weight < _LEAST_WEIGHT
+        return self.within.is_known and max(self.weights) < _LEAST_WEIGHT
 
     @property
     def may_speak(self) -> bool:
         """Whether it was judged, and adds something."""
-        return self.blend.is_known and not self.is_worse
+        return self.within.is_known and not self.is_worse
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """How far what is shown lies from the linear model towards the network: within the components, and beyond."""
+        return self.within.weight, self.beyond.weight
 
     def look(self, engine: LinearEngine, index: NDArray[Any]) -> Opinion | None:
         """Denoise the accumulated counts of positions, each named once; None where none of them is known.
@@ -169,8 +176,16 @@ class SecondOpinion:
         self.disagreed += int(np.count_nonzero(disagree))
         self.spoke += int(np.count_nonzero(speaks))
         agreed = ~disagree
-        spectra[agreed] = _between(linear[agreed], spectra[agreed], self.blend.weight)
+        spectra[agreed] = self._between(linear[agreed], spectra[agreed], published)
         return Opinion(index, spectra, inside, disagree, speaks)
+
+    def _between(self, linear: Float32, network: Float32, published: Published) -> Float32:
+        """Spectra (n, D) on the way from the one to the other."""
+        apart = network - linear
+        within, beyond = self.weights
+        shown = linear + np.float32(beyond) * apart
+        shown += np.float32(within - beyond) * _within(apart, published)
+        return np.asarray(shown)
 
     def spectrum(self, counts: Float32, visits: int, noise: NoiseModel) -> Float32:
         """Denoised counts (D,) of one position's counts (D,), which came in so many visits."""
@@ -200,7 +215,7 @@ class SecondOpinion:
         if self._noise.n < LEAST_JUDGED:
             return float("inf")
         quantile = (self._noise.median + _FAR * self._noise.spread) ** 3
-        return quantile + published.basis.n_components * len(published.channel_variance) / max(n_fitted, 1)
+        return quantile + published.basis.n_components * published.scaling.n_effective / max(n_fitted, 1)
 
     def _sample(self, seen: Seen, inside: NDArray[np.bool_], metric: Metric, n_fitted: int) -> None:
         """Split some of the spectra into halves: how much do the models differ by noise, and which predicts better?"""
@@ -216,19 +231,34 @@ class SecondOpinion:
         tuning = self._tuned(half.noise)
         network = half.counted(tuning.tune(half.by(self.network).spectra, half.total, half.visits))
         linear = linear_of(half, published)
-        distance, nearer = (x.reshape(2, -1).sum(axis=0) for x in compare(other, network, linear, weight))
+        nearer = compare(other, network, linear, weight)[1].reshape(2, -1).sum(axis=0)
         apart = [a[: rows.size] - a[rows.size :] for a in (network, linear)]
         noise = 0.5 * sum((a * a) @ weight for a in apart)
         self._noise.add(np.cbrt(noise / exposure))
-        learnt = published.basis.n_components / n_fitted - tuning.optimism
-        merit, distance = (0.5 * x / exposure / weight.size for x in (nearer, distance))
-        self.merit.add(merit + learnt)
-        self.blend.add(distance, 0.5 * (merit + learnt + distance))
+        # Channels that are scaled together have one part of the noise.
+        freedom = published.scaling.n_effective / weight.size
+        learnt = published.basis.n_components * freedom / n_fitted - tuning.optimism
+        unit = 0.5 / exposure / weight.size
+        self.merit.add(nearer * unit + learnt)
+        self._weigh(network - linear, other - linear, metric, unit, learnt)
+
+    def _weigh(self, apart: Float32, away: Float32, metric: Metric, unit: Float64, learnt: float) -> None:
+        """Learn the weights from N - L and B - L (2 m, D) of halves.
+
+        What the basis has learnt from B it has as components: the noise of B looks smaller beyond them than it is.
+        """
+        parts = _within(apart, metric.published), _within(away, metric.published)
+        for blend, a, b, more in (
+            (self.within, *parts, 0.0),
+            (self.beyond, apart - parts[0], away - parts[1], 0.5 * learnt),
+        ):
+            distance, gain = (((a * x) @ metric.weight).reshape(2, -1).sum(axis=0) * unit for x in (a, b))
+            blend.add(distance, gain + more)
 
 
-def _between(linear: Float32, network: Float32, weight: float) -> Float32:
-    """Spectra (n, D) at this part of the way from the one to the other."""
-    return np.asarray(linear + np.float32(weight) * (network - linear))
+def _within(spectra: Float32, published: Published) -> Float32:
+    """The part of differences of spectra (n, D) that lies in the components."""
+    return np.asarray(published.project(spectra) @ published.eigenspectra, dtype=np.float32)
 
 
 def misfit(card: ModelCard, technique: str, axis: Axis, noise: NoiseModel, *, rebin: bool = False) -> str | None:

@@ -300,7 +300,8 @@ def _network(told: Mapping[str, Any] | None) -> str:
     begun = f"{told['name']!r} ({told['kind']}), beside the linear model: "
     if not told["shown"]:
         return begun + "looked, and had nothing to add"
-    return begun + f"shown at {told['shown']:.0%} of looks, last with a weight of {told['weight']:.2f}"
+    within, beyond = told["weights"]
+    return begun + f"shown at {told['shown']:.0%} of looks, with weights of {within:.2f} and {beyond:.2f} at the end"
 
 
 def _error_table(errors: list[Mapping[str, Any]]) -> Table:

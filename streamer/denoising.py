@@ -235,7 +235,12 @@ class Denoising:
         return {"network": self.version}
 
     def finish(self, engine: LinearEngine) -> list[Event]:
-        """Look at what is left, at the end of the series, up to a bound."""
+        """Look at what is left, at the end of the series, up to a bound; at all again where there is something to add.
+
+        The linear model is the final one now, fitted to all counts, and what is shown has a part of it.
+        """
+        if self._opinion is not None and self._opinion.may_speak:
+            self._enqueue(np.flatnonzero(engine.visits > 0))
         return self.work(engine, _AT_END) if self.waiting else []
 
     def maps(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -272,5 +277,5 @@ class Denoising:
             "disagreements": opinion.disagreed,
             "merit": merit.median if judged else None,
             "merit_error": merit.error if judged else None,
-            "weight": opinion.blend.weight,
+            "weights": list(opinion.weights),
         }

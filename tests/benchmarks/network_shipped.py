@@ -39,7 +39,7 @@ _LOOKS = 3
 
 def judged(network: TrainedNetwork, truth: NDArray[Any], counts: NDArray[Any], axis: Axis) -> tuple[float, ...]:
     """Errors of what is shown and of the network alone over PCA's, and the share of positions where it speaks."""
-    engine = LinearEngine(*counts.shape, noise=POISSON, axis=axis)
+    engine = LinearEngine(len(counts), axis.size, noise=POISSON, axis=axis)
     every = np.arange(len(counts), dtype=np.uint32)
     for part in np.array_split(every, max(1, len(counts) // 256)):
         engine.process(part, counts[part])

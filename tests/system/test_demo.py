@@ -55,6 +55,12 @@ def test_the_whole_loop(tmp_path: Path) -> None:
     whole = measured["errors"][0]
     assert whole["raw"] == pytest.approx(1.0, abs=0.1)
     assert whole["dose_factor"] > 20
+    # A network comes with the program, and had something to say.
+    assert measured["network"]["name"] == "eds"
+    assert measured["network"]["speaks"]
+    told = [e for e in measured["errors"] if e["network"] is not None]
+    assert {e["what"] for e in told} >= {"window Fe K", "window Ni K"}
+    assert all(e["network"] < 1.2 * e["denoised"] for e in told if e["what"] in {"window Fe K", "window Ni K"})
     for words in ("spectra", "dose factor", "p99", str(out)):
         assert words in said.replace("\n", "")
 

@@ -50,6 +50,23 @@ def test_raw_data_are_one_and_a_perfect_model_is_nothing() -> None:
     assert "rare positions" in rare.what
 
 
+def test_a_networks_word_counts_where_it_has_one() -> None:
+    rng = np.random.default_rng(5)
+    truth = _truth(rng)
+    visits = np.ones(N)
+    run, raw = _run(visits, truth), truth.expected(visits)
+    inside = (run.axis >= 1.0) & (run.axis <= 1.5)
+    sums = raw[:, inside].sum(axis=1) + 2.0
+    sums[: N // 2] = np.nan
+    run.maps["network/line"] = sums.reshape(30, 30)  # type: ignore[index]
+    run.maps["network/silent"] = np.full((30, 30), np.nan)  # type: ignore[index]
+    line, silent, unknown = compare(run, truth, raw, {k: (1.0, 1.5) for k in ("line", "silent", "unknown")})[-3:]
+    assert line.denoised < 1e-20
+    assert line.network == pytest.approx(0.5 * 2.0**2 / raw[:, inside].sum(axis=1).mean())
+    assert silent.network is None
+    assert unknown.network is None
+
+
 def test_the_window_is_the_one_asked_for() -> None:
     rng = np.random.default_rng(4)
     truth = _truth(rng)
