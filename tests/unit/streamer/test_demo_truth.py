@@ -60,7 +60,7 @@ def test_a_networks_word_counts_where_it_has_one() -> None:
     sums[: N // 2] = np.nan
     run.maps["network/line"] = sums.reshape(30, 30)  # type: ignore[index]
     run.maps["network/silent"] = np.full((30, 30), np.nan)  # type: ignore[index]
-    line, silent, unknown = compare(run, truth, raw, {k: (1.0, 1.5) for k in ("line", "silent", "unknown")})[-3:]
+    line, silent, unknown = compare(run, truth, raw, dict.fromkeys(("line", "silent", "unknown"), (1.0, 1.5)))[-3:]
     assert line.denoised < 1e-20
     assert line.network == pytest.approx(0.5 * 2.0**2 / raw[:, inside].sum(axis=1).mean())
     assert silent.network is None
