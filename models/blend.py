@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from models.base import Float64
+from models.seen import NORMAL, quartiles
 
 LEAST_JUDGED: Final = 24
 _MEMORY: Final = 512
@@ -31,6 +32,7 @@ class Blend:
     def __init__(self, memory: int = _MEMORY) -> None:
         self._distance, self._gain = np.zeros(memory), np.zeros(memory)
         self.n = 0
+        self._known = (0, 0.0)
 
     def add(self, distance: Float64, gain: Float64) -> None:
         """Take |N - L|^2 (n,) and (N - L) . (B - L) (n,) of further spectra, each in the same unit."""
@@ -54,8 +56,8 @@ class Blend:
         if not distance.any():
             return 0.0, float("inf")
         root = np.cbrt(distance)
-        low, middle, high = np.quantile(root, (0.25, 0.5, 0.75))
-        usual = root <= middle + _FAR * (high - low) / 1.349
+        low, middle, high = quartiles(root)
+        usual = root <= middle + _FAR * (high - low) / NORMAL
         distance, gain = distance[usual], gain[usual]
         total = float(distance.sum())
         weight = float(gain.sum()) / total
@@ -66,5 +68,7 @@ class Blend:
         """The weight to use, from 0 to 1: shrunk by what is only chance in it (positive-part James & Stein 1961)."""
         if not self.is_known:
             return 0.0
-        weight, error = self.plain
-        return min(1.0, max(0.0, weight - error**2 / weight)) if weight > 0 else 0.0
+        if self._known[0] != self.n:
+            weight, error = self.plain
+            self._known = self.n, min(1.0, max(0.0, weight - error**2 / weight)) if weight > 0 else 0.0
+        return self._known[1]

@@ -18,6 +18,8 @@ from models.thinning import thin
 
 _MEMORY: Final = 256
 _FLOOR: Final = 1e-3
+NORMAL: Final = 1.349
+"""Standard deviations between the quartiles of a normal distribution."""
 
 
 class Tally:
@@ -41,20 +43,27 @@ class Tally:
     @property
     def median(self) -> float:
         """Their median, 0 without any."""
-        return float(np.median(self.values)) if self.n else 0.0
+        return quartiles(self.values)[1] if self.n else 0.0
 
     @property
     def spread(self) -> float:
         """Standard deviation of a normal distribution with the same middle half; infinite where it is not known."""
         if self.n < 2:
             return float("inf")
-        low, high = np.quantile(self.values, (0.25, 0.75))
-        return float((high - low) / 1.349)
+        low, _, high = quartiles(self.values)
+        return (high - low) / NORMAL
 
     @property
     def error(self) -> float:
         """Standard error of the median."""
         return float(np.sqrt(np.pi / 2) * self.spread / np.sqrt(max(self.values.size, 1)))
+
+
+def quartiles(values: Float64) -> tuple[float, float, float]:
+    """Quartiles of some hundreds of numbers, as `numpy.quantile` has them in ten times as long."""
+    ordered, last = np.sort(values), values.size - 1
+    low, middle, high = np.interp((0.25 * last, 0.5 * last, 0.75 * last), np.arange(values.size), ordered)
+    return float(low), float(middle), float(high)
 
 
 @dataclass(frozen=True)

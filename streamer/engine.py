@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 TICK_S: Final = 0.05
 QUIET_S: Final = 0.25
 _AHEAD_S: Final = 0.01
+_OTHERS: Final = 3.0
+"""Time for everything else, above all the phases that decisions wait for, over that for a network."""
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHANGES: Final = frozenset({"accept", "dismiss"})
 
@@ -157,7 +159,7 @@ class Engine:
             self._feed(held)
 
     def _idle(self) -> None:
-        """Do a piece of what is not urgent; network and everything else get the same time while both want it."""
+        """Do a piece of what is not urgent; a network gets a quarter of the time while something else wants it, too."""
         begun_s = time.perf_counter()
         waiting = self.pipeline.waiting_positions
         if waiting and not (self.pipeline.wants_idle and self._network_ahead_s > 0):
@@ -166,6 +168,7 @@ class Engine:
                 self._feed(Denoise(time.time_ns(), rows))
             seconds = time.perf_counter() - begun_s
             self._networks.took(rows, seconds)
+            seconds *= _OTHERS
         else:
             with self.parts.timings.stage("background"):
                 self._feed(Idle(time.time_ns()))
