@@ -22,7 +22,7 @@ from streamer.succession import Succession
 from streamer.wire import Result, f4
 from streamer.wire.items import NewNetwork
 
-_AT_END: Final = 1 << 15
+_AT_END, _AT_ONCE = 1 << 15, 1 << 10
 _BLOCK: Final = 64
 """Spectra in one call: more would not stay in the processor's cache between two layers."""
 _WATCHED: Final = 8
@@ -241,7 +241,12 @@ class Denoising:
         """
         if self._opinion is not None and self._opinion.may_speak:
             self._enqueue(np.flatnonzero(engine.visits > 0))
-        return self.work(engine, _AT_END) if self.waiting else []
+        events, left = [], min(self.waiting, _AT_END)
+        while left > 0 and self.waiting:
+            rows = min(left, _AT_ONCE)
+            events += self.work(engine, rows)
+            left -= rows
+        return events
 
     def maps(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Maps (P,): where the network is shown (1) and where not (0), and its windows; NaN where it has not looked."""
