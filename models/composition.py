@@ -73,22 +73,22 @@ class CompositionSpace:
         return self.foot + z @ self.axes.T
 
     def noise(self, z: Float64) -> Float64:
-        """Covariance (d, d) of the coordinates of a spectrum at z (d,), times its exposure.
+        """Covariance (..., d, d) of the coordinates of a spectrum at z (..., d), times its exposure.
 
         By the delta method on t = r / u: each channel's noise moves r by its projector row p, and u by 1, so that the
         covariance is the sum of its variance times (p - t)(p - t)'. For Poisson counts of spectrum q it is the sum of
         q p p' less t t', which is the unit matrix only for spectra like the mean: a line of a rare element is noisier.
         """
         t = self.lift(z)
-        weight = np.append(self.shot * t, 1.0 - self.shot)
+        weight = np.concatenate([self.shot * t, np.full((*t.shape[:-1], 1), 1.0 - self.shot)], axis=-1)
         second = np.tensordot(weight, self.pairs, axes=1)
         # The first moment of p under the signal is t itself (the projector inverts the basis).
-        covariance = second - np.outer(t, t) * self.shot
+        covariance = second - t[..., :, None] * t[..., None, :] * self.shot
         # Pull makes both signal and noise longer, the noise by its root.
         inside = self.axes.T @ covariance @ self.unpull @ self.axes
-        values, vectors = np.linalg.eigh((inside + inside.T) / 2)
+        values, vectors = np.linalg.eigh((inside + inside.swapaxes(-1, -2)) / 2)
         # A spectrum with negative counts (an extrapolated end) has no noise of its own: keep it near that of the mean.
-        return np.asarray((vectors * np.maximum(values, 0.05)) @ vectors.T)
+        return np.asarray((vectors * np.maximum(values, 0.05)[..., None, :]) @ vectors.swapaxes(-1, -2))
 
 
 def net_signal(totals: Float64, visits: NDArray[np.uint32], noise: NoiseModel, n_channels: int) -> Float64:

@@ -184,7 +184,7 @@ def _believed(
     """Without phases that are not ones of their own, or that the criterion does not want."""
     needed: set[int] = set()
     while len(fit.mixture.phases) > 1:
-        doubtful = _indistinct(fit, sample, likelihood, limits, needed)
+        doubtful = _indistinct(fit, sample, limits, needed)
         if doubtful is not None:
             tried = yield from settled(without(fit.mixture, doubtful), sample, likelihood, _TRIAL_STEPS)
             if likelihood.spreads and doubtful not in needed and _is_needed(fit, tried, sample, doubtful, limits):
@@ -242,9 +242,7 @@ def _is_needed(fit: Fit, without: Fit, sample: Sample, c: int, limits: PhaseLimi
     return loss > _NEEDED * float(fit.found.involving(c) @ sample.weight)
 
 
-def _indistinct(
-    fit: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, but: Collection[int] = ()
-) -> int | None:
+def _indistinct(fit: Fit, sample: Sample, limits: PhaseLimits, but: Collection[int] = ()) -> int | None:
     """A phase (none that was named, nor in `but`) that is not one of its own; None if all are.
 
     Each must have enough spectra; between any two there must be fewer spectra than at either (at typical exposure),
@@ -259,32 +257,28 @@ def _indistinct(
         return int(np.argmin(np.where(fine, np.inf, total)))
     typical = float(np.average(np.maximum(sample.exposure, FAINTEST), weights=sample.weight))
     for i, j in combinations(np.argsort(-np.where(named, np.inf, total), kind="stable").tolist(), 2):
+        if named[j]:
+            continue
         pair = (min(i, j), max(i, j))
-        if not named[j] and _spreads_meet(mixture, pair, typical, likelihood.space):
+        length, inner, widths = _along(mixture, pair, typical)
+        if length <= _APART * float(inner.sum()):
             return int(j)
-        if not named[j] and j not in but and not _valley_between(mixture, pair, typical, likelihood.space):
+        if j not in but and not _valley_between(mixture, pair, length, widths):
             return int(j)
     return None
 
 
-def _along(mixture: Mixture, pair: Pair, exposure: float, space: CompositionSpace) -> tuple[float, Float64, Float64]:
+def _along(mixture: Mixture, pair: Pair, exposure: float) -> tuple[float, Float64, Float64]:
     """Distance of two phases, their true spreads (2,), and these with noise (2,), along what tells them apart best."""
     a, b = (mixture.phases[c] for c in pair)
     step = b.mean - a.mean
-    noises = [space.noise(c.mean) / exposure for c in (a, b)]
-    along = np.linalg.solve((noises[0] + noises[1] + a.covariance + b.covariance) / 2, step)
+    along = np.linalg.solve(((a.noise + b.noise) / exposure + a.covariance + b.covariance) / 2, step)
     inner = np.array([along @ c.covariance @ along for c in (a, b)])
-    noise = np.array([along @ n @ along for n in noises])
+    noise = np.array([along @ c.noise @ along for c in (a, b)]) / exposure
     return float(along @ step), np.sqrt(inner), np.sqrt(noise + inner)
 
 
-def _spreads_meet(mixture: Mixture, pair: Pair, exposure: float, space: CompositionSpace) -> bool:
-    length, inner, _ = _along(mixture, pair, exposure, space)
-    return length <= _APART * float(inner.sum())
-
-
-def _valley_between(mixture: Mixture, pair: Pair, exposure: float, space: CompositionSpace) -> bool:
-    length, _, widths = _along(mixture, pair, exposure, space)
+def _valley_between(mixture: Mixture, pair: Pair, length: float, widths: Float64) -> bool:
     x = np.linspace(0.0, length, 65)
     density = mixture.bridges.get(pair, 0.0) / length + np.zeros_like(x)
     for share, centre, width in zip(mixture.share[list(pair)], (0.0, length), widths, strict=True):
@@ -332,7 +326,7 @@ def _proposals(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[Mi
     """Mixtures with one more phase: one split in two, a part of one split off, or what is far from all."""
     mixture = fit.mixture
     named = set(sample.known.tolist())
-    for c, low, high, shares in _splits(fit, sample, space)[:_SPLITS]:
+    for c, low, high, shares in _splits(fit, sample)[:_SPLITS]:
         less = int(shares[1] < shares[0])
         yield with_phase(mixture, (low, high)[less], shares[less], space)
         if c in named:
@@ -345,7 +339,7 @@ def _proposals(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[Mi
 _Split = tuple[int, Float64, Float64, tuple[float, float]]
 
 
-def _splits(fit: Fit, sample: Sample, space: CompositionSpace) -> list[_Split]:
+def _splits(fit: Fit, sample: Sample) -> list[_Split]:
     """Phases with more variance than noise makes, the strangest first: means and shares of their two halves."""
     found = []
     dominant = fit.found.dominant
@@ -353,9 +347,8 @@ def _splits(fit: Fit, sample: Sample, space: CompositionSpace) -> list[_Split]:
         mass = dominant[c] * sample.weight
         near = mass > 1e-3
         e = np.maximum(sample.exposure[near], FAINTEST)
-        white = whitening(space.noise(cloud.mean))
-        values, vectors, doubt = excess((sample.z[near] - cloud.mean) @ white.T, mass[near], e)
-        above = halves((sample.z[near] @ white.T) @ vectors[:, 0], mass[near] * e)
+        values, vectors, doubt = excess((sample.z[near] - cloud.mean) @ cloud.frame.T, mass[near], e)
+        above = halves((sample.z[near] @ cloud.frame.T) @ vectors[:, 0], mass[near] * e)
         if above is None or values[0] < doubt:
             continue
         z, mass = sample.z[near], mass[near]
@@ -371,7 +364,7 @@ def _crowds(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[tuple
     away = np.empty(belongs.size)
     for c, cloud in enumerate(fit.mixture.phases):
         rows = belongs == c
-        y = (sample.z[rows] - cloud.mean) @ whitening(space.noise(cloud.mean)).T
+        y = (sample.z[rows] - cloud.mean) @ cloud.frame.T
         away[rows] = sample.exposure[rows] * (y**2).sum(axis=1)
     order = np.argsort(-away, kind="stable")[:_FAR_ROWS]
     far, striking = sample.rows(order), sample.weight[order] * away[order]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from models.base import Float32, Float64, Pieces
 from models.composition import CompositionSpace
-from models.phase_mixture import FAINTEST, MOST_TRIANGLES, Cloud, Densities, Mixture, Sample
+from models.phase_kernels import Clouds, fill_phases, fill_triangles, fill_tubes
+from models.phase_mixture import FAINTEST, Cloud, Densities, Mixture, Sample, whitening
 
-_LOG_2PI = float(np.log(2 * np.pi))
 _FLOOR = 0.02
 _CORNERS = np.array([[1, 1, 1], [3, 1, 1], [1, 3, 1], [1, 1, 3]]) / np.array([[3], [5], [5], [5]])
-_TUBES = 4
 _MOST_TRIPLES = 10
-_FLAT, _HIDDEN, _LIKE = 1e-3, 0.2, 3.0
+_FLAT, _LIKE = 1e-3, 3.0
+_MOST_TRIANGLES = 4
+"""Mixtures of three phases that are looked for among coordinates."""
+_FEWEST_ROWS, _MOST_ROWS, _AT_ONCE = 48, 512, 4096
 
 
 @dataclass(frozen=True)
@@ -34,151 +35,72 @@ class GaussLikelihood:
         """Return what evaluates each part of a mixture; of the last mixture it is kept."""
         if self._made and self._made[0][0] is mixture:
             return self._made[0][1]
-        tubes = []
-        for i, j in mixture.pairs:
-            tubes.append(_Tube.between(mixture.phases[i], mixture.phases[j], self.space))
-            if len(tubes) % _TUBES == 0:
-                yield
-
-        triangles = []
-        for corners in _triples(mixture)[:MOST_TRIANGLES].tolist():
-            triangle = _Triangle.between(corners, mixture, self.space)
-            triangles += [] if triangle is None else [triangle]
+        pure, rest = packed(mixture.phases), packed([mixture.rest])
+        tubes, steps = _between(np.array(mixture.pairs, dtype=np.int64).reshape(-1, 2), mixture, self.space)
+        along = steps[:, 0].copy()
+        yield
+        corners = _triples(mixture)[:_MOST_TRIANGLES]
+        sides, spans = _between(corners, mixture, self.space)
+        gram = spans @ spans.transpose(0, 2, 1)
+        wide = np.flatnonzero(np.linalg.det(gram) > _FLAT * gram[:, 0, 0] * gram[:, 1, 1])
+        triangles, corners, spans = sides.some(wide), corners[wide], spans[wide]
         yield
 
         def densities(sample: Sample) -> Densities:
             z, e = sample.z, np.maximum(sample.exposure, FAINTEST)
-            found = [_cloud_density(cloud, z, e) for cloud in mixture.phases]
-            phases, squared = (np.stack(part) for part in zip(*found, strict=True))
-            bridges, second = np.empty((2, len(tubes), z.shape[0]))
-            for b, tube in enumerate(tubes):
-                bridges[b], second[b] = tube.density(z, e)
-            rest = _cloud_density(mixture.rest, z, e)[0]
-            third = np.zeros_like(phases)
+            n, d = z.shape
+            phases, nearest = np.empty((len(mixture.phases), n)), np.full(n, np.inf)
+            fill_phases(z, e, pure, phases, nearest)
+            bridges, second = np.empty((2, len(steps), n))
+            fill_tubes(z, e, tubes, along, bridges, second)
+            none, third = np.empty((1, n)), np.zeros_like(phases)
+            fill_phases(z, e, rest, none, np.full(n, np.inf))
             # What is like a phase is no mixture of three.
-            d = z.shape[1]
-            other = np.flatnonzero(squared.min(axis=0) > d + _LIKE * np.sqrt(2.0 * d))
-            if triangles and other.size:
-                rest[other], third[:, other] = _with_triples(rest[other], triangles, z[other], e[other], len(phases))
-            return Densities(phases, bridges, second, rest, third)
+            other = np.flatnonzero(nearest > d + _LIKE * np.sqrt(2.0 * d))
+            if wide.size and other.size:
+                strange, dominates = none[0, other], np.zeros((len(phases), other.size))
+                fill_triangles(z[other], e[other], triangles, spans, corners, strange, dominates)
+                none[0, other], third[:, other] = strange, dominates
+            return Densities(phases, bridges, second, none[0], third)
 
         self._made[:] = [(mixture, densities)]
         return densities
 
-
-@dataclass(frozen=True)
-class _Tube:
-    """Compositions evenly spread on the line between two phases, with the spread of both at its sides."""
-
-    cloud: Cloud
-    step: Float64
-
-    @classmethod
-    def between(cls, a: Cloud, b: Cloud, space: CompositionSpace) -> _Tube:
-        noise = space.noise((a.mean + b.mean) / 2)
-        cloud = Cloud.of(a.mean, (a.covariance + b.covariance) / 2, noise)
-        return cls(cloud, cloud.frame @ (b.mean - a.mean))
-
-    def density(self, z: Float64, e: Float64) -> tuple[Float64, Float64]:
-        """Log density (n,), and the probability that the second phase dominates."""
-        away = (z - self.cloud.mean) @ self.cloud.frame.T
-        variance = self.cloud.spread + 1.0 / e[:, None]
-        curvature = np.maximum((1.0 / variance) @ self.step**2, 1e-12)
-        along = ((away / variance) @ self.step) / curvature
-        squared = (away**2 / variance).sum(axis=1) - along**2 * curvature
-        root = np.sqrt(curvature)
-        low, middle, high = (ndtr((x - along) * root) for x in (0.0, 0.5, 1.0))
-        inside = high - low
-        log_density = -0.5 * (squared + np.log(variance).sum(axis=1) + (z.shape[1] - 1) * _LOG_2PI)
-        log_density += self.cloud.log_volume + np.log(np.maximum(inside, 1e-300)) - np.log(root)
-        second = np.divide(high - middle, inside, out=(along > 0.5).astype(np.float64), where=inside > 1e-300)
-        return log_density, second
+    def rows_at_once(self, mixture: Mixture) -> int:
+        """Return how many spectra can be evaluated in half a millisecond."""
+        return _rows_at_once(len(mixture.phases) + 2 * len(mixture.bridges))
 
 
-@dataclass(frozen=True)
-class _Triangle:
-    """Compositions evenly spread over the triangle of three phases, with their mean spread at its sides."""
-
-    corners: list[int]
-    cloud: Cloud
-    steps: Float64
-
-    @classmethod
-    def between(cls, corners: list[int], mixture: Mixture, space: CompositionSpace) -> _Triangle | None:
-        """None where the three lie on one line."""
-        clouds = [mixture.phases[c] for c in corners]
-        noise = space.noise(np.mean([c.mean for c in clouds], axis=0))
-        covariance = np.mean([c.covariance for c in clouds], axis=0)
-        cloud = Cloud.of(clouds[0].mean, covariance, noise)
-        steps = np.stack([cloud.frame @ (c.mean - cloud.mean) for c in clouds[1:]])
-        gram = steps @ steps.T
-        return cls(corners, cloud, steps) if np.linalg.det(gram) > _FLAT * gram[0, 0] * gram[1, 1] else None
-
-    def density(self, z: Float64, e: Float64) -> tuple[Float64, Float64]:
-        """Log density (n,), and the probability that each of the three dominates, (3, n)."""
-        away = (z - self.cloud.mean) @ self.cloud.frame.T
-        variance = self.cloud.spread + 1.0 / e[:, None]
-        u, w = self.steps
-        uu, uw, ww = (1.0 / variance @ product for product in (u * u, u * w, w * w))
-        determinant = np.maximum(uu * ww - uw**2, 1e-300)
-        along = [(away / variance) @ step for step in (u, w)]
-        second = (ww * along[0] - uw * along[1]) / determinant
-        third = (uu * along[1] - uw * along[0]) / determinant
-        squared = (away**2 / variance).sum(axis=1) - second * along[0] - third * along[1]
-        # Variances and covariance of the shares of the second and the third; the first has what is left.
-        vb, vc, vbc = ww / determinant, uu / determinant, -uw / determinant
-        shares = (1.0 - second - third, second, third)
-        sigmas = np.sqrt([vb + vc + 2 * vbc, vb, vc])
-        inside = np.prod([ndtr(x / sigma) for x, sigma in zip(shares, sigmas, strict=True)], axis=0)
-        log_density = -0.5 * (squared + np.log(variance).sum(axis=1) + (z.shape[1] - 2) * _LOG_2PI)
-        log_density += self.cloud.log_volume + np.log(2.0 * np.maximum(inside, 1e-300)) - 0.5 * np.log(determinant)
-        # Where noise hides the triangle, its sides are not independent; and pairs explain as much.
-        log_density[np.max(sigmas, axis=0) > _HIDDEN] = -1e9
-        # How sure each is to be more than each other.
-        over = {
-            (0, 1): ndtr((shares[0] - shares[1]) / np.sqrt(4 * vb + vc + 4 * vbc)),
-            (0, 2): ndtr((shares[0] - shares[2]) / np.sqrt(vb + 4 * vc + 4 * vbc)),
-            (1, 2): ndtr((shares[1] - shares[2]) / np.sqrt(vb + vc - 2 * vbc)),
-        }
-        first = [over[0, 1] * over[0, 2], (1 - over[0, 1]) * over[1, 2], (1 - over[0, 2]) * (1 - over[1, 2])]
-        dominates = np.maximum(first, 1e-12)
-        return log_density, dominates / dominates.sum(axis=0)
+def packed(clouds: Sequence[Cloud]) -> Clouds:
+    """Clouds side by side."""
+    return Clouds(
+        np.array([c.mean for c in clouds]),
+        np.array([c.frame.T for c in clouds]),
+        np.array([c.spread for c in clouds]),
+        np.array([c.n_wide for c in clouds]),
+        np.array([c.log_volume for c in clouds]),
+    )
 
 
-def _with_triples(
-    strange: Float64, triangles: list[_Triangle], z: Float64, e: Float64, n_phases: int
-) -> tuple[Float64, Float64]:
-    """Log density (n,) of what is no phase and no mixture of two: half of it is strange, half are mixtures of three.
+def _between(corners: NDArray[np.int64], mixture: Mixture, space: CompositionSpace) -> tuple[Clouds, Float64]:
+    """What lies evenly between the means of some phases (m, k), with their mean spread at its sides.
 
-    And the probability (C, n) to be such a mixture in which each phase dominates.
+    Returns
+    -------
+    clouds : Clouds
+        At the first of each.
+    steps : ndarray, (m, k - 1, d)
+        From there to the others, in their frames.
     """
-    logs = np.empty((len(triangles) + 1, z.shape[0]))
-    dominates = []
-    for t, triangle in enumerate(triangles):
-        logs[t], found = triangle.density(z, e)
-        dominates.append(found)
-    logs[:-1] -= np.log(len(triangles))
-    logs[-1] = strange
-    top = logs.max(axis=0)
-    parts = np.exp(logs - top)
-    total = parts.sum(axis=0)
-    third = np.zeros((n_phases, z.shape[0]))
-    for triangle, part, found in zip(triangles, parts, dominates, strict=False):
-        third[triangle.corners] += found * (part / total)
-    return top + np.log(total / 2.0), third
-
-
-def _cloud_density(cloud: Cloud, z: Float64, e: Float64) -> tuple[Float64, Float64]:
-    """Log density (n,) of noisy coordinates (n, d) of exposures e (n,), and squared distances (n,) in spreads."""
-    away = (z - cloud.mean) @ cloud.frame.T
-    wide, d = cloud.n_wide, away.shape[1]
-    squared = e * np.einsum("ij,ij->i", away[:, wide:], away[:, wide:])
-    log_variance = (wide - d) * np.log(e)
-    if wide:
-        variance = cloud.spread[:wide] + 1.0 / e[:, None]
-        squared += (away[:, :wide] ** 2 / variance).sum(axis=1)
-        log_variance += np.log(variance).sum(axis=1)
-    return np.asarray(cloud.log_volume - 0.5 * (squared + log_variance + d * _LOG_2PI)), np.asarray(squared)
+    means = mixture.means[corners]
+    covariance = np.stack([cloud.covariance for cloud in mixture.phases])[corners].mean(axis=1)
+    white = whitening(space.noise(means.mean(axis=1)))
+    values, vectors = np.linalg.eigh(white @ covariance @ white.transpose(0, 2, 1))
+    spread = np.where(values > 1e-12, values, 0.0)[:, ::-1].copy()
+    turned = white.transpose(0, 2, 1) @ vectors[:, :, ::-1]
+    volume = np.log(np.abs(np.diagonal(white, axis1=1, axis2=2))).sum(axis=1)
+    steps = (means[:, 1:] - means[:, :1]) @ turned
+    return Clouds(means[:, 0].copy(), turned, spread, np.count_nonzero(spread, axis=1), volume), steps
 
 
 @dataclass(frozen=True)
@@ -238,10 +160,20 @@ class CountLikelihood:
         yield
         return densities
 
+    def rows_at_once(self, mixture: Mixture) -> int:
+        """Return how many spectra can be evaluated in half a millisecond."""
+        n = len(mixture.phases)
+        triples = min(n * (n - 1) * (n - 2) // 6, _MOST_TRIPLES)
+        return _rows_at_once(n + 2 * len(mixture.bridges) + 2 * triples)
+
     def spectra(self, z: Float64) -> Float64:
         """Spectra (n, bins) of sum 1 at coordinates (n, d), nowhere negative."""
         spectra = np.maximum(self.space.lift(z) @ self.eigenspectra, 1e-3 * _FLOOR * self.mean)
         return np.asarray(spectra / spectra.sum(axis=1, keepdims=True))
+
+
+def _rows_at_once(parts: int) -> int:
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, _AT_ONCE // parts))
 
 
 def _triples(mixture: Mixture) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -14,10 +15,7 @@ from models.composition import CompositionSpace
 
 Pair: TypeAlias = tuple[int, int]
 FAINTEST = 1e-9
-MOST_TRIANGLES = 4
-"""Mixtures of three phases that are looked for among coordinates."""
 _MOST_REST = 0.05
-_FEWEST_ROWS, _MOST_ROWS, _AT_ONCE = 48, 512, 4096
 _STRANGE_DOUBT = 0.3
 """Part of the spectra explained by nothing that were called wrongly: measured in simulated scans, .1 to .33."""
 
@@ -97,15 +95,24 @@ class Cloud:
         """Axes with a spread of their own."""
         return int(np.count_nonzero(self.spread))
 
-    @property
+    @cached_property
+    def back(self) -> Float64:
+        """Inverse of the frame, (d, d)."""
+        return np.asarray(np.linalg.inv(self.frame))
+
+    @cached_property
     def covariance(self) -> Float64:
         """Of the true compositions, (d, d)."""
-        back = np.linalg.inv(self.frame)
-        return np.asarray((back * self.spread) @ back.T)
+        return np.asarray((self.back * self.spread) @ self.back.T)
+
+    @cached_property
+    def noise(self) -> Float64:
+        """Covariance (d, d) of noise at unit exposure."""
+        return np.asarray(self.back @ self.back.T)
 
 
 def whitening(covariance: Float64) -> Float64:
-    """Triangular matrix that takes noise of this covariance to the unit matrix."""
+    """Triangular matrices that take noise of these covariances (..., d, d) to the unit matrix."""
     return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
 
 
@@ -182,6 +189,10 @@ class Likelihood(Protocol):
         """Return what evaluates each part of a mixture."""
         ...
 
+    def rows_at_once(self, mixture: Mixture) -> int:
+        """Return how many spectra can be evaluated in half a millisecond."""
+        ...
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -254,19 +265,12 @@ def largest_step(old: Mixture, new: Mixture, space: CompositionSpace) -> float:
     return float(max(steps))
 
 
-def rows_at_once(mixture: Mixture) -> int:
-    """How many spectra can be evaluated in half a millisecond."""
-    n = len(mixture.phases)
-    triples = min(n * (n - 1) * (n - 2) // 6, MOST_TRIANGLES)
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, _AT_ONCE // (n + 2 * len(mixture.bridges) + 4 * triples)))
-
-
 def evaluate(mixture: Mixture, sample: Sample, likelihood: Likelihood) -> Pieces[Evaluation]:
     """Log density of each spectrum, and what it belongs to."""
     densities = yield from likelihood.of(mixture)
     shares = np.concatenate([mixture.share, list(mixture.bridges.values()), [mixture.rest_share]])
     log_shares = np.log(np.maximum(shares, 1e-300))[:, None]
-    parts, rows = [], rows_at_once(mixture)
+    parts, rows = [], likelihood.rows_at_once(mixture)
     for first in range(0, sample.weight.size, rows):
         parts.append(_posterior(densities, log_shares, sample.rows(slice(first, first + rows))))
         yield

@@ -14,7 +14,7 @@ from models.base import Float32, Float64, Pieces, done
 from models.linear import LinearEngine
 from models.phase_growth import PhaseLimits, grown
 from models.phase_members import is_told_apart, renumbered, with_named, without_phases
-from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, largest_step, rows_at_once
+from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, largest_step
 from models.phase_sample import Grid, PhaseView, Positions, spread_out
 from models.phase_starts import first_mixture
 
@@ -206,8 +206,9 @@ class Phases:
             self._job = self._learn(_SAMPLE)
         self._turn = not self._turn
         if self._job is None or (self._turn and self._passed != self._state()):
-            most = _LABEL_ROWS if self._mixture is None else min(_LABEL_ROWS, rows_at_once(self._mixture))
-            self._relabel(_SCAN_ROWS, most)
+            found = self.found
+            most = _LABEL_ROWS if found is None else found[0].likelihood.rows_at_once(found[1])
+            self._relabel(_SCAN_ROWS, min(_LABEL_ROWS, most))
         elif next(self._job, self) is self:
             self._job = None
 

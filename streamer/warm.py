@@ -7,8 +7,12 @@ from typing import Final
 
 import numpy as np
 
+from models.base import done
 from models.candidates import candidates
+from models.composition import CompositionSpace
 from models.noise import POISSON
+from models.phase_likelihood import GaussLikelihood
+from models.phase_mixture import Cloud, Mixture, Sample, evaluate
 from models.share_fit import ShareFit
 from streamer.config import PipelineConfig
 from streamer.pipeline import Pipeline
@@ -70,6 +74,17 @@ def warm_up(in_a_hurry: Callable[[], bool] = lambda: False) -> None:
         _TABLES.extend(candidates("eds", 1.0, 1.1, "keV"))
         # So small a scan has no mixtures.
         ShareFit(np.eye(2)).fit(np.ones((1, 2)), POISSON, np.ones(1))
+        _three_phases()
+
+
+def _three_phases() -> None:
+    """Look at a spectrum that may be a mixture of three phases."""
+    pairs = np.broadcast_to(np.eye(3), (4, 3, 3))
+    space = CompositionSpace(np.zeros(3), np.eye(3)[:, :2], 0.0, pairs, np.zeros(3), np.eye(3))
+    clouds = tuple(Cloud.of(corner, np.zeros((2, 2)), np.eye(2)) for corner in np.array([[0.0, 0], [9, 0], [0, 9]]))
+    mixture = Mixture(clouds, np.ones(3), {(0, 1): 1.0}, clouds[0], 1.0)
+    spectrum = Sample(np.full((1, 2), 3.0), np.full(1, 100.0), np.ones(1), np.full(1, -1))
+    done(evaluate(mixture, spectrum, GaussLikelihood(space)))
 
 
 def _scan(kind: str, mean: float) -> Iterator[list[Part]]:
