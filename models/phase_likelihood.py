@@ -38,7 +38,6 @@ class GaussLikelihood:
         pure, rest = packed(mixture.phases), packed([mixture.rest])
         tubes, steps = _between(np.array(mixture.pairs, dtype=np.int64).reshape(-1, 2), mixture, self.space)
         along = steps[:, 0].copy()
-        yield
         corners = _triples(mixture)[:_MOST_TRIANGLES]
         sides, spans = _between(corners, mixture, self.space)
         gram = spans @ spans.transpose(0, 2, 1)
