@@ -22,12 +22,14 @@ from streamer.evidence import Dose
 
 _EPSILON = 0.25
 """Positions are measured on until their error is this part of what the whole map may have."""
-_ENOUGH, _STEPS = 0.5, 2.0
-"""Part of the area that may be called wrongly that is aimed at, and best steps that a position needs on the way."""
+_ENOUGH = 0.5
+"""Part of the area that may be called wrongly that is aimed at."""
 _SHARE, _LEAST_CHANGE, _LEAST_PASS = 0.5, 0.05, 0.1
 _POWERS = {"relative_error": 0.5, "half_dose_angle_deg": 0.5, "error_slope_per_pass": 1.5, "unseen_area": 1.0}
 """By which power of the dose targets are come nearer to."""
 _BLOCKS_FADE, _BLOCKS_AHEAD = 0.9, 1.25
+_DARK = 50.0
+"""Counts that others gave in the dwell of a position without any, from which on nothing is there."""
 _VISITS_SHARE, _FEWEST_VISITS = 0.02, 16
 
 
@@ -134,14 +136,16 @@ class Planner:
         given_s = np.minimum(dose.committed_s, self._dose_limit_s)
         left_s = self._dose_limit_s - given_s
         base_s = np.minimum(self._base_s(dose, unmet, limits), left_s)
-        fresh = np.flatnonzero(self._engine.visits == 0)
+        fresh = np.flatnonzero((self._engine.visits == 0) | self._dark(dose))
         base_s[fresh] = np.minimum(dose.planned_s, left_s[fresh])
         # All positions take part, so that lines and tiles have whatever lies in them.
         error, some = self._errors(known, config), self._prospects(known, config, dose)
         every = Prospects.none(n)
         every.step_s[known.index], every.gain[known.index] = some.step_s, some.gain
-        budget = self._budget(every, error, config, dose, max(dose.planned_s * n - float(base_s.sum()), 0.0), number)
+        budget = self._budget(error, config, dose, max(dose.planned_s * n - float(base_s.sum()), 0.0), number)
         dwell_s = np.maximum(allocate(every, given_s, budget, limits, groups), _shared(base_s, groups))
+        if unmet and not dwell_s.any():
+            dwell_s = np.minimum(limits.shortest, left_s)
         if float(np.abs(dwell_s - in_force_s).sum()) < _LEAST_CHANGE * float(in_force_s.sum()):
             return None
         used_s, planned_s, left_out = float(dwell_s.sum()), float(in_force_s.sum()), int((dwell_s == 0).sum())
@@ -158,24 +162,17 @@ class Planner:
         )
         return with_arrays("dwell", str(number), reason, evidence, np.arange(n), dwell_s)
 
-    def _budget(
-        self, every: Prospects, error: Float64, config: DecisionConfig, dose: Dose, most_s: float, number: int
-    ) -> Budget:
+    def _budget(self, error: Float64, config: DecisionConfig, dose: Dose, most_s: float, number: int) -> Budget:
         """The same part of what is to be had in each pass that is left, such that the last one reaches the target.
 
-        And as much as that needs; but a tenth of a planned pass, as far as it brings anything: passes are few, and each
-        costs time of its own.
+        But a tenth of a planned pass, as far as it brings anything: passes are few, and each costs time of its own.
+        What it would take to reach the target is not committed ahead: where it is out of reach, that would be spent on
+        positions that are hard to tell, before those that the next look would show to be easy.
         """
         left = max(dose.passes - number, 1)
-        rate = np.divide(every.gain, every.step_s, out=np.zeros_like(every.gain), where=every.step_s > 0)
-        order = np.argsort(-rate, kind="stable")
-        remaining = float(error.sum()) - np.cumsum(every.gain[order])
         aim = _ENOUGH * config.stop_misclassified_area * error.size
-        enough = remaining <= aim
-        last = int(np.argmax(enough)) if enough.any() else order.size - 1
-        needed_s = float(_STEPS * every.step_s[order[: last + 1]].sum())
-        least_s = max(needed_s / left, _LEAST_PASS * (dose.planned_s or 0.0) * dose.planned)
         share = 1.0 - min(aim / max(float(error.sum()), 1e-300), 1.0) ** (1.0 / left)
+        least_s = _LEAST_PASS * (dose.planned_s or 0.0) * dose.planned
         return Budget(most_s, min(least_s, most_s), share)
 
     def next_visits(self, config: DecisionConfig, dose: Dose, guess: Inpainted, visits: int) -> Proposal | None:
@@ -257,15 +254,25 @@ class Planner:
         return self._rate
 
     def _base_s(self, dose: Dose, unmet: Sequence[Condition], limits: Limits) -> Float64:
-        """Dwell (P,) that targets other than that of the phase map ask for, by how each falls with the dose."""
+        """Dwell (P,) that targets other than that of the phase map ask for, by how each falls with the dose.
+
+        What is not known yet does not say how much it asks for.
+        """
         planned_s, n = dose.planned_s or 0.0, self._engine.n_positions
         base_s = np.zeros(n)
         for condition in unmet:
             power = next((p for name, p in _POWERS.items() if condition.name.startswith(name)), None)
-            if power is not None:
+            if power is not None and np.isfinite(condition.value):
                 times = min(condition.value / max(condition.target, 1e-12), 1e6) ** (1.0 / power)
                 base_s = np.maximum(base_s, (times - 1.0) * dose.dwell_s)
         return np.where(base_s > 0, np.clip(base_s, limits.shortest, max(planned_s, limits.shortest)), 0.0)
+
+    def _dark(self, dose: Dose) -> NDArray[np.bool_]:
+        """Positions (P,) that have not given a count yet, though that may be chance."""
+        totals, dwell_s = self._engine.totals, np.nan_to_num(dose.dwell_s)
+        lit = totals > 0
+        a_second = float(totals[lit].sum()) / max(float(dwell_s[lit].sum()), 1e-300)
+        return np.asarray(~lit & (dwell_s * a_second < _DARK))
 
     def _limits(self, config: DecisionConfig, planned_s: float) -> Limits:
         return Limits(config.dwell_shortest * planned_s, config.dwell_longest * planned_s, self._dose_limit_s)
