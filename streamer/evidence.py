@@ -217,7 +217,8 @@ class StopEvidence:
             self._errors.append((passes, found.relative))
         self._errors = [e for e in self._errors if e[0] >= _SLOPE_FROM * passes]
         points = np.array(self._errors)
-        return error_slope(points[:, 1], points[:, 0]) if np.ptp(points[:, 0]) >= _SLOPE_OVER else float("inf")
+        # No pass can lower the error by more than all of it.
+        return error_slope(points[:, 1], points[:, 0]) if np.ptp(points[:, 0]) >= _SLOPE_OVER else found.relative
 
     def _angle_deg(self) -> float:
         engine, published = self._engine, self._engine.score_map.published
