@@ -30,7 +30,7 @@ _POWERS = {"relative_error": 0.5, "half_dose_angle_deg": 0.5, "error_slope_per_p
 _BLOCKS_FADE, _BLOCKS_AHEAD = 0.9, 1.25
 _DARK = 50.0
 """Counts that others gave in the dwell of a position without any, from which on nothing is there."""
-_VISITS_SHARE, _FEWEST_VISITS = 0.02, 16
+_VISITS_SHARE, _FEWEST_VISITS, _FIRST_ERROR = 0.02, 16, 0.25
 
 
 @dataclass
@@ -189,7 +189,7 @@ class Planner:
         index = np.concatenate([again, fresh])
         if not index.size:
             return None
-        dwell_s = np.concatenate([again_s, np.full(fresh.size, min(dose.planned_s, limits.dose))])
+        dwell_s = np.concatenate([again_s, np.full(fresh.size, self._first_s(known, dose.planned_s, limits))])
         order = np.argsort(index, kind="stable")
         wrong = 1.0 - guess.posterior.max(axis=1)
         evidence = {
@@ -248,9 +248,8 @@ class Planner:
         """Information a second of a usual position, as it was when the model last changed."""
         if self._rate_of != self._engine.revision:
             known = certainty_of(self._phases, self._engine, dose.dwell_s)
-            telling = np.zeros(0) if known is None else known.rate[known.rate > 0]
             self._rate_of = self._engine.revision
-            self._rate = float(np.median(telling)) if telling.size else 0.0
+            self._rate = 0.0 if known is None else _typical(known)
         return self._rate
 
     def _base_s(self, dose: Dose, unmet: Sequence[Condition], limits: Limits) -> Float64:
@@ -288,8 +287,7 @@ class Planner:
 
     def _prospects(self, known: Certainty, config: DecisionConfig, dose: Dose) -> Prospects:
         # What has no label learns as fast as the others do.
-        typical = float(np.median(known.rate[known.rate > 0])) if (known.rate > 0).any() else 0.0
-        rate = np.where(known.rate > 0, known.rate, typical * (known.error >= 1.0))
+        rate = np.where(known.rate > 0, known.rate, _typical(known) * (known.error >= 1.0))
         return prospects(self._errors(known, config), known.mixed, rate, dose.dwell_s[known.index])
 
     def _again(
@@ -301,6 +299,15 @@ class Planner:
         dwell_s = allocate(self._prospects(known, config, dose), given_s, Budget(budget_s, share=_SHARE), limits)
         rows = np.flatnonzero(dwell_s)
         return known.index[rows], dwell_s[rows]
+
+    def _first_s(self, known: Certainty | None, planned_s: float, limits: Limits) -> float:
+        """First dwell of a position: as planned, or as much as it takes to tell the phases that are known by now.
+
+        Further visits are for those that it does not tell.
+        """
+        rate = 0.0 if known is None else _typical(known)
+        enough_s = float(np.log(1.0 / _FIRST_ERROR)) / rate if rate > 0 else planned_s
+        return min(max(enough_s, limits.shortest), planned_s, limits.dose)
 
     def _novelty(self) -> Float64 | None:
         """Neighbours of flagged positions are wanted: what is rare has a size."""
@@ -321,6 +328,12 @@ class Planner:
         if config.dwell_by == "tile":
             return tiles(self._nav_shape, config.tile_px)
         return np.arange(self._engine.n_positions) // self._nav_shape[1]
+
+
+def _typical(known: Certainty) -> float:
+    """Information a second of a usual position; 0 where nothing is told."""
+    telling = known.rate[known.rate > 0]
+    return float(np.median(telling)) if telling.size else 0.0
 
 
 def _shared(dwell_s: Float64, groups: NDArray[np.int64] | None) -> Float64:

@@ -22,7 +22,7 @@ Mode = Literal["uniform", "adaptive", "sparse", "random", "oracle"]
 SIDE, CHANNELS, COUNTS, DWELL_S = 40, 512, 10.0, 0.01
 CURVE_SIDES = {"precipitates": 80}
 """What is learnt of a phase that has a twentieth of a small map is little."""
-SPARSE_SHARE, SPARSE_DWELL = 0.25, 0.6
+SPARSE_SHARE = 0.12
 LEAST, MOST_FOUND = 0.002, 0.95
 PHASE_MAP_ONLY: dict[str, Any] = {
     "stop_relative_error": 100.0, "stop_angle_deg": 90.0, "stop_error_slope": 10.0, "stop_unseen_area": 1.0,
@@ -140,12 +140,9 @@ def _steered(specimen: Specimen, seed: int, mode: Mode, passes: int) -> Loop:
     if mode == "random":
         others = np.setdiff1d(np.arange(specimen.n_positions), order)
         order = np.concatenate([order, np.random.default_rng(seed).permutation(others).astype(np.uint32)])
-    dwell_s = DWELL_S * (SPARSE_DWELL if sparse else 1.0)
-    plan = Plan(order, passes=1 if sparse else passes, dwell_s=dwell_s, actions=("stop", "dwell", "visit"))
+    plan = Plan(order, passes=1 if sparse else passes, dwell_s=DWELL_S, actions=("stop", "dwell", "visit"))
     block = max(8, order.size // 20) if mode == "sparse" else shape[1]
-    loop = loop_of(
-        specimen, seed + 1000, plan, PipelineConfig(decisions=asked), COUNTS * dwell_s / DWELL_S, block=block
-    )
+    loop = loop_of(specimen, seed + 1000, plan, PipelineConfig(decisions=asked), COUNTS, block=block)
     loop.instrument._header["actions"] = list({"adaptive": ("dwell",), "sparse": ("visit",)}.get(mode, ()))
     return loop
 

@@ -27,7 +27,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tests.benchmarks._closed_known import known_scan, known_stop
+from tests.benchmarks._closed_known import known_scan, known_sparse, known_stop
 from tests.benchmarks._closed_loop import (
     COUNTS,
     CURVE_SIDES,
@@ -36,6 +36,7 @@ from tests.benchmarks._closed_loop import (
     Mode,
     Stopped,
     homogeneous,
+    objects_of,
     scan,
     specimen_of,
     stop,
@@ -46,6 +47,9 @@ LEVELS = (0.03, 0.01, 0.003)
 PASSES = {"uniform": 40, "adaptive": 40, "sparse": 1, "random": 1, "oracle": 12}
 STOP_TARGET, STOP_RISK, STOP_PASSES = 0.02, 0.05, 40
 MOST_BEYOND = 0.25
+SOCKETS = "sulfide_ore"
+KNOWN_SPARSE = ((0.12, 5.0), (0.2, 3.0), (0.2, 5.0), (0.25, 3.0), (0.25, 5.0), (0.25, 8.0), (0.33, 5.0))
+"""Shares of the positions, and counts of a visit, of sparse scans that know the phases."""
 LARGE = 80
 """Side of the larger maps that are stopped: where fewer positions may be wrong, chance has a larger part in it."""
 
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
             jobs += [("known", name, seed, None)] if number < options.known else []
             jobs += [("stop", name, seed, None)] if number < options.stops else []
             jobs += [("large", name, seed, None)] if number < options.large else []
-        jobs += [(kind, "exercise", seed, None) for kind in ("socket", "beside") if number < options.sockets]
+        jobs += [(kind, SOCKETS, seed, None) for kind in ("socket", "beside") if number < options.sockets]
     until_s = time.monotonic() + options.seconds
     for job in jobs:
         if job in done or time.monotonic() > until_s:
@@ -101,6 +105,9 @@ def known(name: str, seed: int) -> dict[str, Any]:
         ]
         for mode in ("uniform", "adaptive")
     }
+    if name == "precipitates":
+        objects = objects_of(specimen)
+        found["sparse"] = [known_sparse(specimen, seed, share, counts, objects) for share, counts in KNOWN_SPARSE]
     for kind, side in (("stop", SIDE), ("large", LARGE)):
         found[kind] = known_stop(specimen_of(name, seed, side), seed, STOP_TARGET, STOP_RISK, COUNTS)
     return found
@@ -127,6 +134,7 @@ def curves(results: list[dict[str, Any]], missed: list[str]) -> None:
         if bounds:
             levels = [[ratio(r["uniform"], r["adaptive"], level) for r in bounds] for level in LEVELS]
             print(f"{name:13s} {'known':9s} {'  '.join(map(quartiles, LEVELS, levels))}  ({len(bounds)} seeds)")
+            _print_known_sparse(name, bounds)
         for mode in get_args(Mode)[1:]:
             seeds = [s for s, m in mine if m == mode and (s, "uniform") in mine]
             if not seeds:
@@ -143,6 +151,18 @@ def curves(results: list[dict[str, Any]], missed: list[str]) -> None:
             print(f"{text} {'' if ok else f'MISSED ({target:g})'}", flush=True)
             if not ok:
                 missed.append(f"{name} {mode}")
+
+
+def _print_known_sparse(name: str, bounds: list[dict[str, Any]]) -> None:
+    """Print how many times fewer counts sparse scans that know the phases need than a uniform one for their error."""
+    scans = [r["sparse"] for r in bounds if "sparse" in r]
+    for k, (share, counts) in enumerate(KNOWN_SPARSE if scans else ()):
+        dose, error, found = np.median([s[k] for s in scans], axis=0)
+        uniform = np.median([counts_to(r["uniform"], error) for r in bounds])
+        print(
+            f"{name:13s} known, {share:.0%} at {counts:g} counts, then beside what is found: {dose:.2f} counts, "
+            f"error {error:.2%} ({uniform / dose:.1f} times fewer), objects found {found:.0%}"
+        )
 
 
 def quartiles(level: float, ratios: list[float]) -> str:
