@@ -13,6 +13,7 @@ from simulator.raster import scan_order, sparse_order
 from simulator.schedule import Plan
 from streamer.config import PipelineConfig
 from streamer.config_decisions import DecisionConfig
+from streamer.evidence import Dose
 from streamer.planning import Progress
 from tests.loop import Loop, loop_of, phase_error
 from tests.specimens import grains
@@ -266,3 +267,18 @@ def test_the_end_of_a_pass_is_seen_coming_also_where_its_last_block_lasts_longer
     progress.next_pass(1.0, 100)
     assert (progress.number, progress.visits) == (1, 64)
     assert not progress.ends_within(0.0)
+
+
+def test_positions_that_gave_no_count_are_measured_again_where_that_may_be_chance() -> None:
+    asked = config(**PHASE_MAP_ONLY)
+    loop, _ = scanned(asked, passes=1)
+    series, planner = loop.series, loop.series.deciding._planner
+    assert planner is not None
+    series.engine.totals[[5, 6]] = 0.0
+    dwell_s = series.dwell_s.copy()
+    dwell_s[6] = 1.0
+    dose = Dose(dwell_s, dwell_s, 0.01, 8, dwell_s.size)
+    found = planner.next_pass(asked.decisions, dose, 1, np.full(dwell_s.size, 0.01), [])
+    assert found is not None
+    assert found.arrays["dwell_s"][5] == pytest.approx(0.01)
+    assert found.arrays["dwell_s"][6] == 0.0
