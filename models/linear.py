@@ -27,7 +27,7 @@ from models.scoremap import ScoreMap
 from models.summary import Summary
 from models.visits import Visits, last_of_each, read_visits
 
-FLAG_ANOMALOUS = 1
+FLAG_ANOMALOUS, FLAG_WAITS = 1, 8
 _CHUNK_VALUES = 60_000
 _SAMPLE = 4096
 
@@ -69,6 +69,7 @@ class LinearEngine:
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
         self._cleared: list[NDArray[np.int64]] = []
         self._summary = Summary()
+        self._confirmed: list[NDArray[np.int64]] = []
         self.n_positions, self.n_channels = n_positions, n_channels
 
     @property
@@ -203,10 +204,11 @@ class LinearEngine:
         self._account(index, visits, replace)
         if published is not None:
             self._map.accumulate(index, tested.raw)
-        self._learn(index, visits, tested)
+        waits = self._learn(index, visits, tested)
         if self._map.published is None:
             self.promote()
-        flag = (tested.p_value <= self.config.false_alarm).astype(np.uint8) * FLAG_ANOMALOUS
+        flagged = tested.p_value <= self.config.false_alarm
+        flag = flagged.astype(np.uint8) * np.where(waits, np.uint8(FLAG_WAITS), np.uint8(FLAG_ANOMALOUS))
         ranges = self.windows.ranges(tested.window)
         scores = self._map.scores(index)
         return BatchResult(index, scores, tested.score, flag, tested.p_value, ranges, self._version)
@@ -215,12 +217,13 @@ class LinearEngine:
     def _version(self) -> int:
         return 0 if self._map.published is None else self._map.published.basis.version
 
-    def _learn(self, index: Index, visits: Visits, tested: Tested) -> None:
-        """Teach what is not flagged, and flagged spectra that are like a crowd of others."""
-        teaches, released = self._protection.hold(index, tested)
+    def _learn(self, index: Index, visits: Visits, tested: Tested) -> NDArray[np.bool_]:
+        """Teach what is not flagged, and flagged spectra that are like a crowd of others; which flags (n,) wait."""
+        teaches, waits, released = self._protection.hold(index, tested)
         self._learner.add(visits if teaches.all() else visits.subset(teaches))
         if released.size:
             self._learner.add(self._read_stored(released))
+        return waits
 
     def _account(self, index: Index, visits: Visits, replace: bool) -> None:
         self._map.account(index, visits.total, visits.stored, replace)
@@ -245,25 +248,37 @@ class LinearEngine:
         state = self._learner.state(first=old is None)
         if state is None:
             return None
-        if old is not None and not self._protection.novelty_due and old.moved_by(state) <= self.config.move_tolerance:
+        if old is not None and not self._protection.wants_version and old.moved_by(state) <= self.config.move_tolerance:
             self._angle = old.angle_deg(state)
             return None
-        basis = self._publish(state)
+        self._publish(state)
         self._review()
-        return basis
+        return self._map.basis()
 
     def _review(self) -> None:
         """Let what the new version explains teach after all."""
-        if self._map.published is not None and not self._learner.noise_is_guessed:
-            cleared, kept = self._protection.review(self._map.published)
-            self._cleared.append(cleared)
-            if kept.size:
-                self._learner.add(self._read_stored(kept))
+        if self._map.published is not None:
+            found = self._protection.review(self._map.published, self._learner.noise_is_guessed)
+            self._cleared.append(found.cleared)
+            self._confirmed.append(found.confirmed)
+            if found.released.size:
+                self._learner.add(self._read_stored(found.released))
 
     def take_cleared(self) -> NDArray[np.int64]:
         """Positions that were found to be no anomalies since this was asked last."""
         cleared, self._cleared = self._cleared, []
         return np.unique(np.concatenate(cleared)) if cleared else np.zeros(0, dtype=np.int64)
+
+    def take_confirmed(self) -> BatchResult:
+        """Positions whose flags waited, and do no more, since this was asked last, as a test would tell them."""
+        confirmed, self._confirmed = self._confirmed, []
+        index = np.unique(np.concatenate(confirmed)) if confirmed else np.zeros(0, dtype=np.int64)
+        flag = np.full(index.size, FLAG_ANOMALOUS, dtype=np.uint8)
+        window = self.windows.ranges(np.maximum(self._protection.held_back.window_of(index), 0))
+        score, p_value = self.anomaly[index], self.p_value[index]
+        return BatchResult(
+            index.astype(np.uint32), self.scores_at(index), score, flag, p_value, window, self._version
+        )  # fmt: skip
 
     def _publish(self, state: LearntState) -> Basis:
         """Make a state the published version, with every stored score re-expressed."""

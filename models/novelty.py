@@ -79,6 +79,21 @@ class HeldBack:
         self._open |= crowd
         return released
 
+    def release_alike(self, positions: Positions, by_chance: float) -> Positions:
+        """Those of like positions that are held no more: all of them where they are a crowd, wherever it was flagged.
+
+        A hump that is wider than a window is flagged now here, now there.
+        """
+        flagged_in = np.bincount(self._window[positions], minlength=self._open.size)
+        near = np.count_nonzero(_near(flagged_in, self._windows.n_bins))
+        if (
+            positions.size < crowd_size(by_chance * near / self._windows.n_windows)
+            or self._barred[flagged_in > 0].any()
+        ):
+            return positions[:0]
+        self.release(positions)
+        return positions
+
     def release(self, positions: Positions) -> None:
         """Hold these positions no more."""
         self._window[positions] = -1

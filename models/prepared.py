@@ -126,6 +126,11 @@ class PreparedEngine(LinearEngine):
         result = super().process(index, self._prepared.counts, replace)
         return with_changes(result, window=self._layout.ranges(result.window))
 
+    def take_confirmed(self) -> BatchResult:
+        """As `LinearEngine.take_confirmed`, on the sender's axis."""
+        result = super().take_confirmed()
+        return with_changes(result, window=self._layout.ranges(result.window))
+
     def _account(self, index: Index, visits: Visits, replace: bool) -> None:
         if replace:
             self._clear(index)

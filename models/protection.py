@@ -17,13 +17,14 @@ from models.null import LEVELS, EmpiricalNull
 from models.nullpool import NullPool, Sample
 from models.published import Published
 from models.scoremap import ScoreMap
+from models.suspects import Reviewed, Suspects
 from models.visits import Visits
 
 ENOUGH = 25.0
 """Log likelihood ratio of a group's pooled counts from which on it may be a phase."""
 _MAX_NOVELTIES = 16
 _MOST_GROUPED, _MOST_EXPLAINED, _TYPICAL = 256, 64, 48
-_SWEEP_VALUES, _REVIEWED = 1 << 15, 32
+_SWEEP_VALUES = 1 << 15
 _VARIANCE_FLOOR = 0.1
 _CHANCE = 0.05
 _LEFT = 0.25
@@ -72,9 +73,8 @@ class Protection:
         self.accepted = Accepted(n, positions.n_channels)
         self._dismissed = np.zeros(n, dtype=np.bool_)
         self._bulk: Float64 | None = None
-        self._suspect = np.zeros(n, dtype=np.bool_)
-        self._reviewed = 0
-        self._n_tested = 0
+        self.suspects = Suspects(n)
+        self._pooled: list[Group] = []
         self._window = np.zeros(n, dtype=np.int64)
         self._final_pool = self.pool
 
@@ -86,9 +86,9 @@ class Protection:
     def test(self, published: Published | None, visits: Visits, guessed: bool) -> Tested:
         """Test single visits; where the noise is guessed, against the bulk of the spectra before."""
         self.pool.sample(visits)
+        self.suspects.n_seen += visits.total.size
         if published is None:
             return Tested.nothing(visits.total.size)
-        self._n_tested += visits.total.size
         raw, test = published.project(visits.block), published.test
         exposure = test.noise.row_variance(visits.total, 1.0, self._windows.n_channels)
         scores = published.shrinkage.apply(raw, exposure, fitted=False)
@@ -132,19 +132,26 @@ class Protection:
         height = np.maximum(part * exposure, 0.0).astype(np.float32)
         return np.asarray(height[:, None] * self.accepted.spectra[number])
 
-    def hold(self, index: Index, tested: Tested) -> tuple[NDArray[np.bool_], Positions]:
-        """Keep flagged visits from teaching: which visits (n,) teach, and positions that may after all."""
+    def hold(self, index: Index, tested: Tested) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Positions]:
+        """Keep flagged visits from teaching.
+
+        Returns
+        -------
+        ndarray of bool, ndarray of bool, ndarray of int
+            Which visits (n,) teach, which flags (n,) wait, and positions that may teach after all.
+        """
         self.score[index], self.p_value[index] = tested.score, tested.p_value
         self.accepted.join(index, tested.feature, tested.part)
         teaches = ~(tested.p_value <= self.config.false_alarm)
+        waits = np.zeros_like(teaches)
         if teaches.all():
-            return teaches, self.held_back.positions[:0]
+            return teaches, waits, self.held_back.positions[:0]
         flagged = ~teaches
-        self._suspect[index[flagged]] = True
         teaches[flagged] = self.held_back.hold(index[flagged], tested.window[flagged])
+        waits[flagged] = self.suspects.add(index[flagged], teaches[flagged])
         self.novelty_due = True
-        released = self.held_back.release_crowds(self.config.false_alarm * self._n_tested)
-        return teaches, released[self._map.store.complete(released)]
+        released = self.held_back.release_crowds(self.config.false_alarm * self.suspects.n_seen)
+        return teaches, waits, released[self._map.store.complete(released)]
 
     def adopt(self, published: Published) -> None:
         """Take a new version: what it does not know is held again, and has an eigenspectrum of its own."""
@@ -166,7 +173,8 @@ class Protection:
             groups += [replace(group, evidence=group.evidence / self.pool.dispersion) for group in new]
             for positions in hot:
                 self.held_back.bar(self.held_back.window_of(positions))
-        self.groups = tuple(groups)
+        self._pooled = groups
+        self.groups = tuple(group for group in groups if self.suspects.settled(group.positions).any())
         spectra = [group.spectrum for group in groups]
         stack = np.stack(spectra) if spectra else np.zeros((0, self._map.n_channels), dtype=np.float32)
         parts = tuple(group.positions for group in groups), tuple(group.share for group in groups)
@@ -327,33 +335,42 @@ class Protection:
         near[top], near[alone] = True, True
         return stored[near]
 
-    def review(self, published: Published) -> tuple[Positions, Positions]:
+    @property
+    def wants_version(self) -> bool:
+        """Whether a new version would tell something new, even of the same model."""
+        ripe = self.suspects.ripe
+        return self.novelty_due or bool((self.held[ripe] & self._can_be_tested(ripe)).any())
+
+    def _can_be_tested(self, positions: Positions) -> NDArray[np.bool_]:
+        return self._map.store.complete(positions) & ~self._dismissed[positions]
+
+    def review(self, published: Published, guessed: bool) -> Reviewed:
         """Test some of the flagged positions again by their accumulated counts.
 
         What the model did not know when they came, it may know by now: the first spectra of each phase are flagged.
-
-        Returns
-        -------
-        ndarray of int, ndarray of int
-            Those that are no anomaly any more, and those of them that had been kept from teaching.
+        What nothing more has come of, though it waited for that, is an anomaly. Where the noise is guessed, the bulk
+        that scores were compared with is gone, and they stay as they are.
         """
-        suspects = np.flatnonzero(self._suspect)
-        suspects = suspects[self._map.store.complete(suspects) & ~self._dismissed[suspects]]
-        first = int(np.searchsorted(suspects, self._reviewed))
-        index = suspects[first : first + _REVIEWED]
-        self._reviewed = int(index[-1]) + 1 if first + index.size < suspects.size else 0
+        index = self.suspects.to_review(self._can_be_tested)
         if not index.size:
-            return index, index
-        score = self._again(published, index, fitted=False)[0] / np.float32(self.pool.dispersion)
-        p_value = self.pool.p_value(score, self._map.exposure(index, published.test.noise))
-        cleared = p_value > self.config.false_alarm
-        index = index[cleared]
-        self.score[index], self.p_value[index] = score[cleared], p_value[cleared]
-        self._suspect[index] = False
-        held = index[self.held[index]]
-        self.held_back.release(held)
-        self.novelty_due |= bool(held.size)
-        return index, held
+            return Reviewed(index, index, index)
+        by_chance = self.config.false_alarm * self.suspects.n_seen
+        alike = [g.positions for g in self._pooled if g.kind == "feature" and g.feature < 0]
+        crowds = np.concatenate([index[:0], *(self.held_back.release_alike(g, by_chance) for g in alike)])
+        cleared = np.zeros(index.size, dtype=np.bool_)
+        if not guessed:
+            score = self._again(published, index, fitted=False)[0] / np.float32(self.pool.dispersion)
+            p_value = self.pool.p_value(score, self._map.exposure(index, published.test.noise))
+            cleared = p_value > self.config.false_alarm
+            self.score[index[cleared]], self.p_value[index[cleared]] = score[cleared], p_value[cleared]
+        self.suspects.clear(index[cleared])
+        held = self.held[index]
+        self.held_back.release(index[cleared & held])
+        confirmed = self.suspects.confirm(index[~cleared & held])
+        released = np.union1d(crowds[self._map.store.complete(crowds)], index[cleared & held])
+        if released.size or confirmed.size:
+            self._pool_novelties(published)
+        return Reviewed(index[cleared], released, confirmed)
 
     def _again(self, published: Published, index: Positions, *, fitted: bool) -> tuple[Float32, NDArray[np.int64]]:
         """Anomaly scores and windows (n,) of the accumulated counts of positions, whose scores become exact."""

@@ -15,7 +15,7 @@ from models.base import BatchResult
 from models.candidates import candidates
 from models.false_discovery import discoveries
 from models.grouping import Group
-from models.linear import LinearEngine
+from models.linear import FLAG_ANOMALOUS, LinearEngine
 from models.minor_components import MinorComponents
 from models.minor_phases import minor_phases
 from models.phases import Phases
@@ -104,6 +104,7 @@ class Discovery:
         self._flag: NDArray[np.uint8] = np.zeros(self.n_positions, dtype=np.uint8)
         self._settled: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         """Positions of phases that were accepted or dismissed, which are not to be flagged for it any more."""
+        self._confirmed = self._settled
         self.outside: NDArray[np.bool_] = np.zeros(self.n_positions, dtype=np.bool_)
         """Positions where a network and the linear model disagree, (P,)."""
 
@@ -118,6 +119,10 @@ class Discovery:
         self._flag[result.index] = result.flag
         self._processed += result.index.size
 
+    def confirm(self, positions: NDArray[Any]) -> None:
+        """Take positions whose flags waited, and do no more: the next `update` tells them."""
+        self._confirmed = np.union1d(self._confirmed, positions.astype(np.int64))
+
     def _flags(self, engine: LinearEngine, rate: float, *, ended: bool) -> list[Event]:
         """Return results for positions whose flag is another than was told: by re-tests, and at the end of a pass.
 
@@ -126,8 +131,9 @@ class Discovery:
         """
         new = self._flag.copy()
         new[engine.take_cleared()] = 0
+        new[self._confirmed] = FLAG_ANOMALOUS
         new[self._settled] = 0
-        self._settled = self._settled[:0]
+        self._settled = self._confirmed = self._settled[:0]
         if ended:
             new[:] = (discoveries(engine.p_value, rate) | engine.held) & (engine.visits > 0)
             for group in self._carriers:

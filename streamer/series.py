@@ -268,8 +268,10 @@ class Series:
                 return []
         self._promotes = False
         self.engine.promote()
+        confirmed = self.engine.take_confirmed()
+        self.discovery.confirm(confirmed.index)
         enough = max(64, self.scan.n_positions // 50)
-        events = self._new_basis() + self._discover()
+        events = self._new_basis() + self._discover() + self.anomalies.told(confirmed, self.engine, self.axis)
         if self._since_promotion >= enough:
             self._since_promotion = 0
             if self._ending_ns is None:

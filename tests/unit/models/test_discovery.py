@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.false_discovery import discoveries
-from models.linear import LinearEngine
+from models.linear import FLAG_ANOMALOUS, FLAG_WAITS, LinearEngine
 from models.noise import POISSON
 from tests.unit.models.scenes import Scene, eds_scene
 
@@ -69,6 +69,29 @@ def test_first_spectra_of_ordinary_phases_do_not_stay_flagged() -> None:
     assert cleared.size > 0.3 * flagged[0]
     assert np.count_nonzero(engine.held) <= 3
     assert engine.take_cleared().size == 0, "told once"
+
+
+def test_flags_wait_in_the_first_pass_until_it_is_clear_what_is_rare() -> None:
+    scene = eds_scene(300.0, side=SIDE, d=D, n_rare=7, seed=1)
+    engine, visit = LinearEngine(SIDE * SIDE, D, noise=POISSON), scene.visit(1)
+    waits, confirmed = [], []
+    for first in range(0, SIDE * SIDE, 128):
+        index = np.arange(first, first + 128, dtype=np.uint32)
+        flag = engine.process(index, visit[first : first + 128]).flag
+        assert not (flag & FLAG_ANOMALOUS).any()
+        waits += index[flag & FLAG_WAITS > 0].tolist()
+        engine.promote()
+        told = engine.take_confirmed()
+        assert (told.flag == FLAG_ANOMALOUS).all()
+        assert (told.p_value <= 2e-4).all()
+        confirmed += told.index.tolist()
+        while engine.background():
+            pass
+    assert len(waits) > 20, "each phase is new when it comes first"
+    assert set(scene.rare) <= set(confirmed) < set(waits)
+    assert len(confirmed) <= scene.rare.size + 1
+    again = engine.process(scene.rare.astype(np.uint32), scene.visit(2)[scene.rare])
+    assert (again.flag == FLAG_ANOMALOUS).all(), "known places: nothing to wait for"
 
 
 def test_false_discoveries_are_as_rare_as_was_asked_for() -> None:

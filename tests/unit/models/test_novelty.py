@@ -80,3 +80,17 @@ def test_a_handful_is_held_and_a_crowd_released() -> None:
     assert held.hold(np.array([700]), np.array([51])).all(), "like a crowd that was just released"
     held.settle()
     assert not held.hold(np.array([701]), np.array([51])).any()
+
+
+def test_a_crowd_that_is_flagged_now_here_now_there_is_one_all_the_same() -> None:
+    held, n = HeldBack(1000, ScanWindows(400, 3, 4)), crowd_size()
+    at = np.arange(n)
+    held.hold(at, 5 * at)
+    assert held.release_crowds(0.0).size == 0
+    assert held.release_alike(at[1:], 0.0).size == 0, "too few"
+    assert held.release_alike(at, 1000.0).size == 0, "chance alone makes so many"
+    assert held.release_alike(at, 0.0).tolist() == at.tolist()
+    assert held.positions.size == 0
+    held.hold(at, 5 * at)
+    held.bar(np.array([5]))
+    assert held.release_alike(at, 0.0).size == 0, "a defect is no structure"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.grouping import Group, Kind
+from models.linear import FLAG_ANOMALOUS, FLAG_WAITS
 from streamer.config import AnomalySection, PipelineConfig
 from streamer.discovery import is_proposed
 from streamer.events import Event, Publish
@@ -116,6 +117,21 @@ def test_flags_of_a_whole_scan_are_decided_together() -> None:
     assert np.count_nonzero(flag & 1) <= len(RARE) + 2
     p_value = results(events, "map/p_value")[-1].arrays["p_value"].ravel()
     assert p_value[RARE].max() < 1e-4 < np.median(p_value)
+
+
+def test_a_flag_waits_until_the_scan_has_shown_that_nothing_like_it_follows() -> None:
+    items = list(rare_scene(passes=1).items())
+    told: list[tuple[int, int]] = []
+    events = feed_all(Pipeline(PipelineConfig()), items)
+    for result in results(events, "result"):
+        told += zip(result.arrays["index"].tolist(), result.arrays["flag"].tolist(), strict=True)
+    for position in RARE:
+        flags = [flag for index, flag in told if index == position]
+        assert flags[0] in {0, FLAG_WAITS}
+        assert flags[-1] == FLAG_ANOMALOUS
+    alone = [r.head["index"] for r in results(events, "anomaly") if r.head["group"] is None]
+    assert len(alone) >= 4, "told when it is clear, and not before"
+    assert {i for (i,) in alone} <= set(RARE)
 
 
 def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
