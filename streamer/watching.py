@@ -24,6 +24,8 @@ _SILENT, _SILENT_SHARE, _TELLING = 64, 0.05, 50.0
 _WINDOW, _JUMP, _JUMP_SIGMA = 2000.0, 0.12, 5.0
 _TOO_FAR = 0.5
 _SURE = 3.0
+_ASCRIBED = 0.1
+"""Part of the rate of loss of one phase that may be ascribed to another."""
 
 
 class Watch:
@@ -71,9 +73,15 @@ class Watch:
         """Those of them that lose what they had.
 
         Positions that are visited again because they had given little seem to grow, and so does what others turn
-        into; and of a phase that lies beside a damaged one only its neighbour's part is lost.
+        into; and of a phase that lies beside a damaged one only its neighbour's part is lost. Where end-members are
+        not quite pure, a little of what one loses is ascribed to the others.
         """
-        return [found for found in self.damage if found.rate > _SURE * found.rate_error]
+        fastest = max((found.rate for found in self.damage), default=0.0)
+        return [
+            found
+            for found in self.damage
+            if found.rate - _SURE * found.rate_error > (_ASCRIBED * fastest if found.rate < fastest else 0.0)
+        ]
 
     def corrected(self, counts: Counts) -> Counts:
         """Counts (n, D) put back to where they belong."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.damage import Damage
 from simulator.effects import Effects
 from simulator.raster import scan_order
 from simulator.sample import load_specimen
@@ -45,3 +46,22 @@ def test_visits_during_a_look_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> 
     scanned.watch = lambda now: found.update(d.phase for d in now.series.deciding._watch.damage)
     scanned.run()
     assert not found
+
+
+def test_what_one_phase_loses_is_not_ascribed_to_those_beside_it() -> None:
+    """Rates in a scan of an oxide that loses a fortieth a pass: end-members beside it are not quite pure."""
+    scanned = scan(Effects(), 1, 50.0)
+    scanned.run()
+    watch = scanned.series.deciding._watch
+    assert watch._damage is not None
+
+    def damage(phase: int, rate: float, error: float) -> Damage:
+        return Damage(phase, 50.0, 34.0, rate, error, 9.0, 0.0, "damage")
+
+    watch._damage.found = [damage(0, 0.0260, 0.0009), damage(1, 0.0020, 0.0003), damage(2, 0.0010, 0.0002)]
+    assert [found.phase for found in watch.losing] == [0]
+    # Another that is damaged itself is told, however much slower, and so is the only one.
+    watch._damage.found = [damage(0, 0.0260, 0.0009), damage(1, 0.0060, 0.0003)]
+    assert [found.phase for found in watch.losing] == [0, 1]
+    watch._damage.found = [damage(1, 0.0020, 0.0003), damage(2, -0.01, 0.001)]
+    assert [found.phase for found in watch.losing] == [1]
