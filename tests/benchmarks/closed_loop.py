@@ -127,7 +127,7 @@ def curves(results: list[dict[str, Any]], missed: list[str]) -> None:
     """Print by how many times fewer counts reach each error than a uniform scan needs, median and quartiles."""
     print("\ncounts of a uniform scan over those of another for the same error of the phase map (median [quartiles])")
     print("a scan that does not get there counts as 0, a uniform one that does not as its last dose at least")
-    print("known: adaptive over uniform dwell where the phases are known beforehand, which nothing has to be learnt of")
+    print("known: the same ratio for scans that know the phases beforehand, and take the best steps one by one")
     for name in sorted({r["specimen"] for r in results if r["kind"] == "curve"}):
         mine = {(r["seed"], r["mode"]): r["points"] for r in results if r["kind"] == "curve" and r["specimen"] == name}
         bounds = [r for r in results if r["kind"] == "known" and r["specimen"] == name]
