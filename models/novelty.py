@@ -215,7 +215,7 @@ def pooled_residual(residual: Float32, variance: Float64, gain: float, width: in
     the components counted twice, so that what may be no more than that is left out. Shares are least squares in the
     noise that the novelty itself brings with it, drawn towards equal ones as far as it leaves them open (a prior of
     mean and standard deviation 1/n): a few counts tell that something is there, not how much of it. They sum to 1, so
-    that they do not undo the shrinkage.
+    that they do not undo the shrinkage; to less where residuals contradict each other, as with lines that move.
 
     Parameters
     ----------
@@ -231,5 +231,6 @@ def pooled_residual(residual: Float32, variance: Float64, gain: float, width: in
     pooled *= np.maximum(1.0 - np.divide(noise, power, out=np.ones_like(power), where=power > 0), 0.0)
     spread = variance + gain * np.maximum(pooled, 0.0) / n
     weighted = np.divide(pooled, spread, out=np.zeros_like(spread), where=spread > 0)
-    share = (residual * weighted).sum(axis=1) + n
-    return pooled.astype(np.float32), (share / max(float(share.sum()), n)).astype(np.float32)
+    # Each by its own noise: one common denominator lets shares of contradicting residuals grow without bound.
+    share = ((residual * weighted).sum(axis=1) + n) / ((pooled * weighted).sum(axis=1) + n**2)
+    return pooled.astype(np.float32), (share / max(float(share.sum()), 1.0)).astype(np.float32)

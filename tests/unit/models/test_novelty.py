@@ -54,6 +54,20 @@ def test_few_counts_do_not_tell_shares() -> None:
     assert 0.5 < share[0] < 0.75
 
 
+def test_residuals_that_contradict_each_other_do_not_make_more_of_themselves() -> None:
+    """Lines that move leave residuals of either sign, in spectra of different brightness."""
+    rng = np.random.default_rng(0)
+    amount = np.array([300.0, 300.0, 300.0, 300.0, -520.0, -520.0])
+    variance = np.where(amount > 0, 900.0, 30.0)[:, None] * np.ones(D)
+    for _ in range(10):
+        residual = np.outer(amount, LINES / LINES.max()) + rng.normal(0.0, np.sqrt(variance))
+        spectrum, share = pooled_residual(residual.astype(np.float32), variance, 1.0, WIDTH)
+        assert spectrum.any()
+        assert share.sum() < 1.0 + 1e-5
+        shown = np.outer(share, spectrum)
+        assert np.linalg.norm(shown, axis=1).max() < 1.1 * np.linalg.norm(residual, axis=1).max()
+
+
 def test_nothing_left_is_nothing_shown() -> None:
     spectrum, share = pooled_residual(np.zeros((2, D), np.float32), np.ones((2, D)), 1.0, WIDTH)
     assert not spectrum.any()
