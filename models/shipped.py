@@ -3,7 +3,7 @@
 Each is pre-trained on variants of simulated specimens, and judged on maps of specimens that it has not seen: with other
 compositions, backgrounds and widths, and with strain or shift from position to position. Needs PyTorch and the
 simulator; minutes each. A network is shipped (its file lies in `models/zoo`) only where it is as good as the PCA of the
-whole map somewhere; its card says where it is not.
+whole map somewhere; its card says where it is not, and there what the daemon shows has little of it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Shipped:
 NETWORKS: Final = {
     "eds": Shipped(("exercise", "fe_cr_ni"), 120, (5.0, 500.0), latent=16),
     "eels": Shipped(("fe_oxidation",), 400, (50.0, 20000.0), rounds=1),
-    "xrd": Shipped(("steel_phases",), 400, (50.0, 10000.0)),
-    "xps": Shipped(("tungsten_flakes",), 1500, (20.0, 20000.0), rounds=1, steps=6000),
+    "xrd": Shipped(("steel_phases",), 1200, (50.0, 10000.0), hidden=(160, 96), latent=16, rounds=1, steps=5000),
+    "xps": Shipped(("tungsten_flakes",), 1500, (20.0, 20000.0), rounds=1, steps=12000),
     "raman": Shipped(("polymer_blend",), 800, (50.0, 10000.0)),
 }
 

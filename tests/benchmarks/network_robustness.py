@@ -76,7 +76,7 @@ def aligned(network: Network, counts: NDArray[Any]) -> Network:
     """A copy whose calibration layer is fitted to a few unlabelled spectra."""
     own = copy.deepcopy(network)
     few = Measured(counts, Pairs("thinned"), least=1.0)
-    align(own, few, few, TrainConfig(steps=150, batch=64, learning_rate=0.2, weight_decay=0.0))
+    align(own, few, few, TrainConfig(steps=600, batch=64, learning_rate=0.2, weight_decay=0.0, patience=100))
     return own
 
 
