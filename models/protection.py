@@ -370,6 +370,8 @@ class Protection:
         released = np.union1d(crowds[self._map.store.complete(crowds)], index[cleared & held])
         if released.size or confirmed.size:
             self._pool_novelties(published)
+        # What they teach is to be seen, however little it moves the model.
+        self.novelty_due |= bool(released.size)
         return Reviewed(index[cleared], released, confirmed)
 
     def _again(self, published: Published, index: Positions, *, fitted: bool) -> tuple[Float32, NDArray[np.int64]]:
