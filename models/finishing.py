@@ -27,6 +27,7 @@ def finish_engine(engine: LinearEngine) -> Basis:
     """
     learner, score_map = engine._learner, engine._map
     learner.flush()
+    engine._protection.suspects.settle()
     if score_map.published is None:
         return empty_basis(engine.n_channels)
     measured = score_map.measured

@@ -34,7 +34,8 @@ def minor_phases(phases: Phases, engine: LinearEngine, most: float) -> list[tupl
     view, mixture, ids = found
     groups = []
     for c, number in enumerate(ids):
-        positions = np.flatnonzero((phases.label == number) & (phases.confidence > _SURE))
+        # What is held back is like no phase well enough to be sure; what it is most like, it can be the core of.
+        positions = np.flatnonzero((phases.label == number) & ((phases.confidence > _SURE) | engine.held))
         if phases.is_named(number) or not _FEWEST <= positions.size <= most * np.count_nonzero(engine.visits):
             continue
         evidence = _evidence(view, mixture, c, positions[spread_out(positions.size, _TESTED)])

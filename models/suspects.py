@@ -98,6 +98,10 @@ class Suspects:
         self._since[positions] = -1
         self._waits[positions] = False
 
+    def settle(self) -> None:
+        """Let no flag wait any more: nothing further comes."""
+        self._waits[:] = False
+
     def confirm(self, positions: Positions) -> Positions:
         """Let flags of positions wait no more where they have for long enough; those that do not."""
         confirmed = np.intersect1d(positions, self.ripe, assume_unique=True)

@@ -219,8 +219,8 @@ class Discovery:
                 known.group = group
 
     def _is_told(self, group: Group, *, as_phase: bool) -> bool:
-        """Whether a group of the one kind or the other has half of these positions."""
-        some = [f.group.positions for f in self.found if (f.group.kind == "phase") is as_phase]
+        """Whether a group of the one kind or the other, for which there is evidence, has half of these positions."""
+        some = [f.group.positions for f in self.found if (f.group.kind == "phase") is as_phase and f.state != "open"]
         return any(_overlap(positions, group.positions) for positions in some)
 
     def _follow(self, group: Group, engine: LinearEngine, axis: Axis) -> None:
