@@ -87,9 +87,9 @@ class Phases:
         self._names: dict[int, str] = {}
         self._seeds: dict[int, Positions] = {}
         self._job: Generator[None, None, None] | None = None
-        self._learnt_at = self._learnt_rank = self._revision = self._since = 0
+        self._learnt_at, self._learnt_from, self._learnt_rank = 0, 0.0, 0
         self._looked = (0, 0)
-        self._strangers = self._seen = 0
+        self._revision = self._since = self._strangers = self._seen = 0
         n = engine.n_positions
         self.label: NDArray[np.int32] = np.full(n, UNSEEN, dtype=np.int32)
         self.confidence: Float32 = np.full(n, np.nan, dtype=np.float32)
@@ -171,7 +171,7 @@ class Phases:
         self._seeds[number] = np.union1d(self._seeds.get(number, positions), positions)
         self._pinned[positions] = self.label[positions] = number
         self.confidence[positions], self.mixed[positions] = 1.0, 0.0
-        self._job, self._learnt_at = None, 0
+        self._job, self._learnt_at, self._learnt_from = None, 0, 0.0
 
     # Work
 
@@ -226,7 +226,7 @@ class Phases:
             while self._passed != self._state():
                 self._relabel(_SCAN_ROWS, _SCAN_ROWS)
             if self._strangers < self._limits.least or self._mixture is before:
-                return
+                break
 
     def _state(self) -> tuple[int, int]:
         return self._map.n_visits, self._revision
@@ -238,7 +238,9 @@ class Phases:
             return False
         strange = self._strangers > max(_STRANGERS, _STRANGE_SHARE * self._seen)
         changed = strange or published.basis.rank != self._learnt_rank
-        return self._map.n_visits > (_GROWTH_STRANGE if changed else _GROWTH) * self._learnt_at
+        factor = _GROWTH_STRANGE if changed else _GROWTH
+        # A pass of adaptive dwell brings few visits and many counts.
+        return self._map.n_visits > factor * self._learnt_at or self._map.n_counts > factor * self._learnt_from
 
     # Learning
 
@@ -247,6 +249,7 @@ class Phases:
         if view is None:
             return
         looked = self._learnt_at, self._learnt_rank = self._map.n_visits, view.published.basis.rank
+        self._learnt_from = self._map.n_counts
         self._strangers = self._seen = 0
         named = self._told_apart(view)
         yield

@@ -35,6 +35,8 @@ class ScoreMap:
         self.visits: Index = np.zeros(n_positions, dtype=np.uint32)
         self.exact: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
         self.n_visits = 0
+        self.n_counts = 0.0
+        """Counts of all visits."""
         self.published: Published | None = None
         self.novelties = NoveltySpectra(np.zeros((0, n_channels), dtype=np.float32))
         # Wide enough for any basis; only the first K columns are in use.
@@ -61,6 +63,7 @@ class ScoreMap:
             self._measured = None
             self._turns.settle(index[fresh])
         self.n_visits += index.size
+        self.n_counts += float(total.sum())
         add_at(self.totals, index, total)
         add_at(self.visits, index, np.uint32(1))
         self.store.leaving = lambda leaving: self._reproject_last(np.setdiff1d(leaving, index))
@@ -96,6 +99,7 @@ class ScoreMap:
         self.totals[index] += arrays["totals"]
         self.visits[index] += arrays["visits"].astype(np.uint32)
         self.n_visits += int(arrays["visits"].sum())
+        self.n_counts += float(arrays["totals"].sum())
         self.store.merge(index, arrays)
         self._measured, self._cursor = None, 0
         if self.published is not None:
