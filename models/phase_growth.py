@@ -187,7 +187,10 @@ def _believed(
         doubtful = _indistinct(fit, sample, limits, needed)
         if doubtful is not None:
             tried = yield from settled(without(fit.mixture, doubtful), sample, likelihood, _TRIAL_STEPS)
-            if likelihood.spreads and doubtful not in needed and _is_needed(fit, tried, sample, doubtful, limits):
+            # Two phases without spread explain a gradient about as well as two crowds. Where there are others, its ends
+            # pass for phases until there are the counts to tell; else grains of ten counts would all be one phase.
+            may_be = likelihood.spreads or len(fit.mixture.phases) > 2
+            if may_be and doubtful not in needed and _is_needed(fit, tried, sample, doubtful, limits):
                 needed.add(doubtful)
             else:
                 fit, needed = tried, set()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from models.base import done
@@ -58,6 +59,23 @@ def test_brightness_makes_no_phases_and_faint_positions_none_either() -> None:
     assert adjusted_rand_score(scene.truth[sure], phases.label[sure]) > 0.97
     faint = bright < 0.15
     assert float(np.nanmean(phases.confidence[faint])) < float(phases.confidence[sure].mean()) - 0.01
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_grains_are_told_apart_at_ten_counts(seed: int) -> None:
+    ore = load_specimen("sulfide_ore", seed=seed, shape=(40, 40), channels=512)
+    truth = ore.abundances.argmax(axis=1)
+    counts = np.random.default_rng(3).poisson(10.0 * ore.abundances @ ore.endmembers).astype(np.uint16)
+    engine = LinearEngine(1600, 512, noise=POISSON)
+    for first in range(0, 1600, 64):
+        engine.process(np.arange(first, first + 64, dtype=np.uint32), counts[first : first + 64])
+    engine.finish()
+    phases = Phases(engine, WIDTH, (40, 40))
+    phases.finish()
+    scores = engine.scores_at(np.arange(1600))
+    reference = KMeans(5, n_init=5, random_state=0).fit_predict(scores)
+    found = adjusted_rand_score(truth, phases.label)
+    assert found > max(0.7, adjusted_rand_score(truth, reference) + 0.2)
 
 
 @pytest.mark.parametrize("dose", [60.0, 400.0])
