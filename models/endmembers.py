@@ -95,14 +95,19 @@ def _apart(y: Float64, most: int, least: float) -> list[int]:
 def fitted(corners: Corners, sample: Sample, space: CompositionSpace, steps: int) -> Pieces[Corners]:
     """Free corners moved to where the spectra are most likely; corners that are phases stay.
 
-    Expectation-maximisation of a mixture over a grid on the simplex with free weights: abundances are not fitted one
-    by one, which would push the corners out until all noise is covered, but marginalised under the distribution that
-    the data themselves show (nonparametric maximum likelihood; Laird, J. Am. Stat. Assoc. 73 (1978) 805).
+    Expectation-maximisation of a mixture over a grid on the simplex: abundances are not fitted one by one, which would
+    push the corners out until all noise is covered, but marginalised. Where some corners are phases, the distribution
+    of abundances is that which the data themselves show (nonparametric maximum likelihood; Laird, J. Am. Stat. Assoc.
+    73 (1978) 805), for much is pure. Where none is, hardly a position need be pure, any larger simplex would fit as
+    well, and the corners would drift: all abundances are equally probable then, and the likeliest simplex is the
+    smallest that holds the compositions but for noise (Nascimento and Bioucas-Dias, IEEE Trans. Geosci. Remote Sens. 50
+    (2012) 863, with one flat Dirichlet density).
     """
     free, z = corners.free, corners.z.copy()
     if not free.any() or len(z) < 2 or not sample.size:
         return corners
-    grid, resolution = abundance_grid(len(z))
+    flat = bool(free.all())
+    grid, resolution = cell_grid(len(z)) if flat else abundance_grid(len(z))
     weight = np.ones(len(grid))
     for _ in range(steps):
         white = whitening(space.noise(z.mean(axis=0)))
@@ -117,7 +122,8 @@ def fitted(corners: Corners, sample: Sample, space: CompositionSpace, steps: int
             squares += part[1]
             cross += part[2]
             yield
-        weight = mass
+        if not flat:
+            weight = mass
         moved = _moved(z, free, (grid * squares[:, None]).T @ grid, grid.T @ cross)
         shift, z = float(np.linalg.norm((moved - z) @ white.T, axis=1).max()), moved
         if shift < _SETTLED * size:
@@ -164,3 +170,9 @@ def abundance_grid(n: int) -> tuple[Float64, int]:
         resolution += 1
     found = [np.bincount(c, minlength=n) for c in combinations_with_replacement(range(n), resolution)]
     return np.array(found) / resolution, resolution
+
+
+def cell_grid(n: int) -> tuple[Float64, int]:
+    """Centres (G, n) of the cells around the points of `abundance_grid`, together as large as the simplex."""
+    grid, resolution = abundance_grid(n)
+    return (grid * resolution + 1.0 / n) / (resolution + 1), resolution + 1

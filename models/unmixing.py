@@ -156,7 +156,7 @@ class Unmixing:
             self._adopt(None)
             return
         view, mixture, ids = made_of
-        corners = self._warm(corners_of(mixture, view.space, view.typical), view)
+        corners = corners_of(mixture, view.space, view.typical)
         if len(corners.z) < 2:
             self._adopt(None)
             return
@@ -172,17 +172,6 @@ class Unmixing:
             yield
         found = yield from bends(shares, members.linear.residual(sample.z), sample.exposure)
         self._adopt(members, found)
-
-    def _warm(self, corners: Corners, view: PhaseView) -> Corners:
-        """Corners with ends of gradients where they were refined to before."""
-        before, free = self.end_members, np.flatnonzero(corners.free)
-        if before is None or not free.size:
-            return corners
-        z = corners.z.copy()
-        spectra = _of_unit_sum(view.spectra(z[free]))
-        for row, k in _alike(spectra, before).items():
-            z[free[row]] = view.coordinates_of(before.spectra[k][None])[0]
-        return Corners(z, corners.phase)
 
     def _sample(self, view: PhaseView, n: int) -> Pieces[Sample]:
         measured = self._engine.score_map.measured
