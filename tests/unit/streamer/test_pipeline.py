@@ -162,7 +162,7 @@ def test_replace_takes_the_place_of_what_a_position_had() -> None:
 def test_stop_is_decided_once_answered_and_mirrored() -> None:
     scene = Scene(passes=4)
     config = PipelineConfig(decisions=DecisionConfig(mode="enforce", stop_relative_error=0.3))
-    _, events = run(scene, config, actions=["stop"], deadline_ms=2_000, idle=30)
+    _, events = run(scene, config, actions=["stop"], deadline_ms=2_000, idle=60)
     decisions = [e.control for e in events if isinstance(e, Notify)]
     assert len(decisions) >= 1
     params = decisions[0].params
