@@ -122,7 +122,7 @@ class SegmentLog:
     def _copy(self, page: NDArray[np.int64], where: NDArray[np.int64], target: Rows) -> None:
         """Copy pieces `where` (m, 3) (start, length, where to) of pages (m,)."""
         for number, here in by_number(page):
-            start, length, to = where[here].T
+            start, length, to = np.ascontiguousarray(where[here].T)
             copy_ranges(self._channels[number], start, length, to, target.channels)
             copy_ranges(self._counts[number], start, length, to, target.values)
 

@@ -31,6 +31,7 @@ _KINDS: Final = (
     ("events", 2000.0),
     ("uint8", 100.0),
     ("uint32", 2000.0),
+    ("float32", 20.0),
     ("float32", 2000.0),
 )
 """Types of counts, and counts in a spectrum: what is compiled and which model is used depend on both."""
