@@ -87,6 +87,31 @@ class LinearUnmixing:
         variance = shares @ self._error + self.space.shot * shares * (1.0 - shares)
         return np.asarray(np.sqrt(variance / np.maximum(exposure, FAINTEST)[:, None]))
 
+    @cached_property
+    def _wide(self) -> tuple[Float64, Float64]:
+        """Axes (d, d) along which both noise and a simplex evenly filled are diagonal, and the variances of that (d,).
+
+        Of coordinates less the mean corner; m corners about their mean have 1 / (m (m + 1)) of their scatter.
+        """
+        m = len(self.corners)
+        away = (self.corners - self.corners.mean(axis=0)) @ self.white.T
+        values, vectors = np.linalg.eigh(away.T @ away / (m * (m + 1)))
+        return self.white.T @ vectors, np.maximum(values, 0.0)
+
+    def among(self, z: Float64, exposure: Float64) -> tuple[Float64, Float64]:
+        """Coordinates (n, d) most likely by noise and by what a simplex evenly filled has, and errors of shares (n, M).
+
+        The linear estimate of least expected squared error (Wiener), whose errors are those left: a spectrum of a few
+        counts is expected near the middle, one of many where it was measured.
+        """
+        axes, variance = self._wide
+        centre, exposure = self.corners.mean(axis=0), np.maximum(exposure, FAINTEST)[:, None]
+        believed = variance * exposure / (1.0 + variance * exposure)
+        back = np.linalg.inv(axes)
+        slope, _ = self._map(np.ones(len(self.corners), dtype=np.bool_))
+        left = believed / exposure @ (back @ slope) ** 2
+        return centre + (z - centre) @ axes * believed @ back, np.sqrt(left)
+
     def residual(self, z: Float64) -> Float64:
         """What no mixture of the corners explains, in units of noise at unit exposure, (n, d - M + 1)."""
         return np.asarray((z - self.corners[0]) @ self.white.T @ self.off)

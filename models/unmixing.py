@@ -48,11 +48,20 @@ class EndMembers:
     view: PhaseView
     linear: LinearUnmixing
 
+    @property
+    def spread(self) -> bool:
+        """Whether all are ends of gradients, between which positions are spread, with hardly one that is pure."""
+        return all(phase is None for phase in self.phases)
+
     def shares(self, positions: Positions) -> tuple[Float64, Float64]:
         """Shares (n, M) of positions by their scores, and standard errors; NaN where nothing is known."""
         sample = self.view.sample(positions, [])
-        shares = self.linear.shares(sample.z)
-        errors = self.linear.errors(shares, sample.exposure)
+        if self.spread:
+            z, errors = self.linear.among(sample.z, sample.exposure)
+            shares = self.linear.shares(z)
+        else:
+            shares = self.linear.shares(sample.z)
+            errors = self.linear.errors(shares, sample.exposure)
         dark = sample.exposure <= 0
         shares[dark], errors[dark] = np.nan, np.nan
         return shares, errors
@@ -97,12 +106,15 @@ class Unmixing:
             self._job = None
 
     def finish(self) -> None:
-        """Learn once more, and fit the end-members to the counts of every position by their full likelihood."""
+        """Learn once more, and fit the end-members to the counts of every position by their full likelihood.
+
+        Not where all are ends of gradients: of noisy spectra, what is known of all of them says more than likelihoods.
+        """
         self._job = self._final = None
         for _ in self._learn(_FINAL_SAMPLE, _FINAL_STEPS):
             pass
         found = self.end_members
-        if found is not None and type(self._engine.score_map.store) is CountStore:
+        if found is not None and not found.spread and type(self._engine.score_map.store) is CountStore:
             self._final = self._fitted(found)
             self.revision += 1
 
