@@ -106,6 +106,35 @@ def test_a_gradient_is_one_phase_and_a_mixture_of_its_ends() -> None:
     assert rms < 1.15 * least
 
 
+def ternary(side: int = 48) -> PhaseScene:
+    """Gradients across and along, the lines first seen of two end-members alone, and hardly a position pure."""
+    down, across = (v.ravel() / (side - 1) for v in np.mgrid[:side, :side])
+    third = 0.7 * down
+    second = 0.9 * across * (1.0 - third)
+    share = np.stack([1.0 - second - third, second, third], axis=1)
+    # Alloys, all with the lines of all.
+    alloys = 0.5 * spectra(3) + 0.5 * spectra(3).mean(axis=0)
+    return PhaseScene((side, side), share, np.ones(side * side), alloys)
+
+
+@pytest.mark.parametrize(("dose", "most"), [(100.0, 0.95), (400.0, 1.1)])
+def test_ends_of_gradients_in_both_directions_are_corners_though_hardly_a_position_is_pure(
+    dose: float, most: float
+) -> None:
+    scene = ternary()
+    _, unmixing = unmixed(scene, dose)
+    found, labels = matched(unmixing, scene.spectra)
+    assert found.labels == ("end0", "end1", "end2")
+    shares, errors = unmixing.abundances(np.arange(len(scene.truth)), labels)
+    deviation = (shares - scene.abundance) / errors
+    assert float(np.sqrt((deviation**2).mean())) == pytest.approx(1.0, abs=0.15)
+    fit = fit_mixtures(scene.counts(dose), scene.spectra).amounts
+    best = fit / fit.sum(axis=1, keepdims=True)
+    rms, least = (float(np.sqrt(((a - scene.abundance) ** 2).mean())) for a in (shares, best))
+    # Few counts: better than the likeliest abundances by the true end-members, which know nothing of other positions.
+    assert rms < most * least
+
+
 def test_a_phase_that_is_a_mixture_of_others_is_no_end_member() -> None:
     x = np.arange(1296) % 36
     share = np.select([x < 12, x < 24], [0.0, 0.45], 1.0)
@@ -212,6 +241,21 @@ def test_bent_mixtures_are_recognised_with_their_pair() -> None:
         assert min(found[0, 2].p_value, found[1, 2].p_value) > 1e-4
 
 
+def bends_seen(scene: PhaseScene, expected: Float) -> list[Bend]:
+    """What a scan of a scene whose counts are expected to be these says of its pairs."""
+    counts = np.random.default_rng(3).poisson(expected)
+    engine = LinearEngine(len(counts), D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    unmixing = Unmixing(engine, phases)
+    engine.process(np.arange(len(counts), dtype=np.uint32), counts)
+    engine.promote()
+    engine.finish()
+    phases.finish()
+    unmixing.finish()
+    assert unmixing.end_members is not None
+    return unmixing.bends
+
+
 def test_absorption_in_mixtures_is_seen_in_a_scan() -> None:
     scene = mixed_stripes(2)
     channel = np.arange(D)
@@ -220,13 +264,19 @@ def test_absorption_in_mixtures_is_seen_in_a_scan() -> None:
     absorbed = 1.0 - 2.4 * product * np.exp(-0.5 * ((channel - 35) / 4.0) ** 2)
     expected = 600.0 * (scene.abundance @ scene.spectra)
     for factor, recognised in ((1.0, False), (absorbed, True)):
-        counts = np.random.default_rng(3).poisson(expected * factor)
-        engine = LinearEngine(1296, D, noise=POISSON)
-        phases = Phases(engine, WIDTH, scene.shape)
-        unmixing = Unmixing(engine, phases)
-        engine.process(np.arange(1296, dtype=np.uint32), counts)
-        engine.promote()
-        engine.finish()
-        phases.finish()
-        unmixing.finish()
-        assert any(b.p_value < 1e-4 for b in unmixing.bends) == recognised
+        assert any(b.p_value < 1e-4 for b in bends_seen(scene, expected * factor)) == recognised
+
+
+def plural(single: Float, thickness: float) -> Float:
+    """Spectra (n, D) after inelastic scattering once, twice, ... in a film so many mean free paths thick."""
+    through = np.expm1(thickness * np.fft.rfft(single, 4 * D, axis=1)) * np.exp(-thickness)
+    return np.maximum(np.fft.irfft(through, 4 * D, axis=1)[:, :D], 0.0)
+
+
+def test_plural_scattering_in_mixtures_is_seen_in_a_scan() -> None:
+    scene = mixed_stripes(2)
+    # One electron loses energy to both materials of a mixed column.
+    thick = plural(scene.abundance @ scene.spectra, 2.0)
+    apart = scene.abundance @ plural(scene.spectra, 2.0)
+    for expected, recognised in ((apart, False), (thick, True)):
+        assert any(b.p_value < 1e-4 for b in bends_seen(scene, 3000.0 * expected)) == recognised
