@@ -20,6 +20,8 @@ _KERNEL = 0.6
 _ROWS = 256
 _SETTLED = 1e-3
 _STIFF = 1e-4
+_EVEN = 0.3
+"""Spectra, for each there is, that a distribution over ends of gradients alone has evenly beforehand."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,9 @@ def fitted(corners: Corners, sample: Sample, space: CompositionSpace, steps: int
     push the corners out until all noise is covered, but marginalised. Where some corners are phases, the distribution
     of abundances is that which the data themselves show (nonparametric maximum likelihood; Laird, J. Am. Stat. Assoc.
     73 (1978) 805), for much is pure. Where none is, hardly a position need be pure, any larger simplex would fit as
-    well, and the corners would drift: all abundances are equally probable then, and the likeliest simplex is the
-    smallest that holds the compositions but for noise (Nascimento and Bioucas-Dias, IEEE Trans. Geosci. Remote Sens. 50
-    (2012) 863, with one flat Dirichlet density).
+    well, and the corners would drift: abundances are expected to be spread evenly then, and learned only as far as many
+    spectra say otherwise, so that the likeliest simplex is the smallest that holds the compositions but for noise
+    (Nascimento and Bioucas-Dias, IEEE Trans. Geosci. Remote Sens. 50 (2012) 863, with one flat Dirichlet density).
     """
     free, z = corners.free, corners.z.copy()
     if not free.any() or len(z) < 2 or not sample.size:
@@ -122,8 +124,7 @@ def fitted(corners: Corners, sample: Sample, space: CompositionSpace, steps: int
             squares += part[1]
             cross += part[2]
             yield
-        if not flat:
-            weight = mass
+        weight = mass + flat * _EVEN * sample.size / len(grid)
         moved = _moved(z, free, (grid * squares[:, None]).T @ grid, grid.T @ cross)
         shift, z = float(np.linalg.norm((moved - z) @ white.T, axis=1).max()), moved
         if shift < _SETTLED * size:
