@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pytest
 
 from streamer.inbox import Inbox
 from streamer.outbox import Client, Request
@@ -164,6 +165,18 @@ def test_take_wakes_for_a_request() -> None:
     asker.join()
     assert (requests or inbox.take_requests()) == [request]
     assert items == []
+
+
+def test_what_is_being_received_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.inbox._PATIENCE_S", 30.0)
+    inbox = Inbox(10, 1 << 20, "block")
+    assert everything(inbox) == [], "nothing is on its way"
+    with inbox.expecting():
+        receiver = threading.Thread(target=inbox.put, args=([image(3)],))
+        receiver.start()
+        assert [i.t_ns for i in everything(inbox)] == [3]
+        receiver.join()
+    assert everything(inbox) == []
 
 
 def test_room_is_half_of_the_bounds() -> None:

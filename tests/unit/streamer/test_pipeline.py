@@ -159,6 +159,21 @@ def test_replace_takes_the_place_of_what_a_position_had() -> None:
     np.testing.assert_array_equal(counts, expected)
 
 
+def test_results_leave_before_a_promotion() -> None:
+    scene = Scene(passes=8)
+    pipeline, promoted = Pipeline(PipelineConfig()), 0
+    for number, parts in enumerate(scene.messages()[:-1]):
+        t_ns = number * 500 * MS
+        events = feed_all(pipeline, [Arrived(t_ns, parts, HOST), Tick(t_ns)])
+        if not pipeline.wants_tick:
+            continue
+        assert len(results(events, "result")) == 1
+        assert not results(events, "basis")
+        promoted += len(results(pipeline.feed(Tick(t_ns)), "basis"))
+        assert not pipeline.wants_tick
+    assert promoted > 1
+
+
 def test_stop_is_decided_once_answered_and_mirrored() -> None:
     scene = Scene(passes=4)
     config = PipelineConfig(decisions=DecisionConfig(mode="enforce", stop_relative_error=0.3))
