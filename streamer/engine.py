@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 TICK_S: Final = 0.05
 QUIET_S: Final = 0.25
 _AHEAD_S: Final = 0.01
+_SETTLE_S: Final = 0.002
 _OTHERS: Final = 3.0
 """Time for everything else, above all the phases that decisions wait for, over that for a network."""
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -115,7 +116,9 @@ class Engine:
         if items:
             self._process(items)
         elif self.pipeline.wants_idle or self.pipeline.waiting_positions:
-            self._idle()
+            self.parts.outbox.settle(_SETTLE_S)
+            if not self.parts.inbox.waiting:
+                self._idle()
         self._seek_networks(idle=not items)
         due = time.monotonic() >= self._next_tick_s
         if self.pipeline.wants_tick or (due and self.pipeline.series is not None):

@@ -51,6 +51,7 @@ class Outbox:
         self._most = most
         self._waiting: deque[Outgoing] = deque()
         self._room = threading.Condition()
+        self._sending = False
         self._signalled = False
         self._closed = False
         self._reader, self._writer = socket.socketpair()
@@ -76,8 +77,24 @@ class Outbox:
                 self._signalled = False
             taken = list(self._waiting)
             self._waiting.clear()
+            self._sending = bool(taken)
             self._room.notify_all()
             return taken
+
+    def sent(self) -> None:
+        """Say that what was taken is sent."""
+        with self._room:
+            self._sending = False
+            self._room.notify_all()
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until everything is sent, for a moment at most.
+
+        Sending gives the interpreter away and has to get it back: a worker that goes on with what is not urgent holds
+        up what it has just made.
+        """
+        with self._room:
+            self._room.wait_for(lambda: self._closed or not (self._waiting or self._sending), timeout_s)
 
     def close(self) -> None:
         """Say that nothing more comes; wakes the reader."""

@@ -107,6 +107,7 @@ class Front:
         if self._outbox.fileno() in ready:
             for item in self._outbox.take():
                 self._send(item)
+            self._outbox.sent()
         if self._results in ready:
             self._subscriptions()
         if self._control.socket in ready:

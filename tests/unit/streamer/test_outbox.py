@@ -70,3 +70,23 @@ def test_close_wakes_both_sides(outbox: Outbox) -> None:
     assert not outbox.finished
     assert len(topics(outbox)) == 5
     assert outbox.finished
+
+
+def test_settling_waits_until_what_was_put_is_sent(outbox: Outbox) -> None:
+    outbox.settle(30.0)
+    outbox.put(item(0))
+    settled = threading.Event()
+
+    def work() -> None:
+        outbox.settle(30.0)
+        settled.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert topics(outbox) == ["0"]
+    assert not settled.is_set(), "taken is not sent"
+    outbox.sent()
+    worker.join()
+    assert settled.is_set()
+    outbox.put(item(1))
+    outbox.settle(0.0)
