@@ -78,7 +78,7 @@ class Engine:
         self._live = Live(parts, denoised_wanted, self._learning.status)
         self._portrait = Portrait()
         self._events: list[Publish | Log | Notify | AskReplay] = []
-        self._recovering = self._recovered = False
+        self._recovering = self._recovered = self._remains = False
         self._abandoned = False
         self._next_tick_s = 0.0
         self._dropped = 0
@@ -115,6 +115,8 @@ class Engine:
             self._answer(request)
         if items:
             self._process(items)
+        elif self._remains:
+            self._clear_up()
         elif self.pipeline.wants_idle or self.pipeline.waiting_positions:
             self.parts.outbox.settle(_SETTLE_S)
             if not self.parts.inbox.waiting:
@@ -128,8 +130,13 @@ class Engine:
         self._bounded.summarise(time.monotonic())
         self.parts.closing.check()
 
+    def _clear_up(self) -> None:
+        """Give back what is left of the series before: its parts refer to one another, and take hundreds of MiB."""
+        gc.collect()
+        self._remains = False
+
     def _wait_s(self) -> float:
-        if self.pipeline.wants_idle or self.pipeline.waiting_positions or self._live.busy:
+        if self._remains or self.pipeline.wants_idle or self.pipeline.waiting_positions or self._live.busy:
             return 0.0
         return TICK_S if self.pipeline.series is not None else QUIET_S
 
@@ -229,6 +236,7 @@ class Engine:
 
     def _open(self, event: SeriesOpened) -> None:
         self._begin(event.series)
+        self._remains = True
         self.parts.recorder.open(event.series, event.record)
         self.parts.recorder.append(event.held[0])
         self._networks.seek(self.pipeline.without_network)
@@ -250,6 +258,8 @@ class Engine:
             # Whoever asks after the end of the series is not told how it stood a second ago.
             self._live.publish_status(status, portrait)
         self._send()
+        if self._remains:
+            self._clear_up()
         log.info("series %r closed: %s", event.series, _books_line(event.books))
         closing.submit(journal)
         closing.submit(partial(portrait.write, folder, event.books, timings))
