@@ -7,6 +7,7 @@ in a few of a thousand channels. All are given over their own limit, so that 1 i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,8 @@ def t2(published: Published, raw: Float32, exposure: Float64, rate: float) -> Fl
     return np.asarray(squared / max(float(chdtri(max(axes.size, 1), rate)), _LEAST), dtype=np.float32)
 
 
-def residuals(
-    published: Published, counts: Block, background: Float32 | None, raw: Float32, visits: Float64, rate: float
-) -> tuple[Float32, Float32]:
-    """Q (squared prediction error) and reconstruction error (n,) of spectra, each over its limit.
+class Distances:
+    """Q (squared prediction error) and reconstruction error of spectra under one version, each over its limit.
 
     Q is the squared residual in units of the model's noise, in the scaled and merged channels that the model is fitted
     in (Jackson and Mudholkar, Technometrics 21 (1979) 341), the other in counts and channels as they are. All that is
@@ -49,30 +48,43 @@ def residuals(
 
     Parameters
     ----------
-    counts : (n, D)
-        Accumulated counts in float32, dense or CSR, without the background.
-    background : ndarray of float32, (n, D), optional
-        What the model leaves out of the spectra as measured.
-    raw : ndarray of float32, (n, K)
-        Their raw scores.
-    visits : ndarray of float64, (n,)
+    published : Published
+    rate : float
+        Share of spectra that chance lifts over each limit.
     """
-    noise, shrinkage, scaling = published.test.noise, published.shrinkage, published.scaling
-    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    if background is not None:
-        total += background.sum(axis=1, dtype=np.float64)
-    exposure = noise.row_variance(total, visits, scaling.n_channels)
-    scores, kept = shrinkage.apply(raw, exposure).astype(np.float64), shrinkage.kept(exposure)
-    each = np.arange(scaling.n_channels)
-    metrics = [
-        _Metric.of(published, scaling.starts, scaling.inverse**2),
-        _Metric.of(published, each, np.ones(each.size)),
-    ]
-    scaled, plain = (metric.sums(counts, background, scores, visits, noise.gain) for metric in metrics)
-    h = np.maximum(exposure, _LEAST)
-    size = ((shrinkage.axes.T @ published.eigenspectra) ** 2).sum(axis=1)
-    q = _over_limit(scaled.squared / h, scaled.variance / h - kept.sum(axis=1), scaled.spread / h**2, rate)
-    return q, _over_limit(plain.squared, plain.variance - exposure * (kept @ size), plain.spread, rate)
+
+    def __init__(self, published: Published, rate: float) -> None:
+        self._published, self._rate = published, rate
+        scaling, shrinkage = published.scaling, published.shrinkage
+        each = np.arange(scaling.n_channels)
+        self._scaled = _Metric.of(published, scaling.starts, scaling.inverse**2)
+        self._plain = _Metric.of(published, each, np.ones(each.size))
+        self._size = ((shrinkage.axes.T @ published.eigenspectra) ** 2).sum(axis=1)
+
+    def of(self, counts: Block, background: Float32 | None, raw: Float32, visits: Float64) -> tuple[Float32, Float32]:
+        """Q and reconstruction error (n,).
+
+        Parameters
+        ----------
+        counts : (n, D)
+            Accumulated counts in float32, dense or CSR, without the background.
+        background : ndarray of float32, (n, D), optional
+            What the model leaves out of the spectra as measured.
+        raw : ndarray of float32, (n, K)
+            Their raw scores.
+        visits : ndarray of float64, (n,)
+        """
+        noise, shrinkage = self._published.test.noise, self._published.shrinkage
+        total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+        if background is not None:
+            total += background.sum(axis=1, dtype=np.float64)
+        exposure = noise.row_variance(total, visits, counts.shape[1])
+        scores, kept = shrinkage.apply(raw, exposure).astype(np.float64), shrinkage.kept(exposure)
+        scaled, plain = (m.sums(counts, background, scores, visits, noise.gain) for m in (self._scaled, self._plain))
+        h = np.maximum(exposure, _LEAST)
+        q = _over_limit(scaled.squared / h, scaled.variance / h - kept.sum(axis=1), scaled.spread / h**2, self._rate)
+        mean = plain.variance - exposure * (kept @ self._size)
+        return q, _over_limit(plain.squared, mean, plain.spread, self._rate)
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,8 @@ class _Metric:
 
     Attributes
     ----------
+    starts, channels : ndarray of int64, (m,)
+        First channel of each group, and how many it has.
     expected : ndarray of float64, (K, m)
         Eigenspectra, in counts.
     noise, fourth : ndarray of float64, (K + 1, m)
@@ -104,6 +118,7 @@ class _Metric:
     """
 
     starts: NDArray[np.int64]
+    channels: NDArray[np.int64]
     weight: Float64
     expected: Float64
     noise: Float64
@@ -118,15 +133,15 @@ class _Metric:
         counted = np.vstack([model.gain * expected, -model.gain * model.offset * channels])
         noise = counted.copy()
         noise[-1] += model.read_sigma**2 * channels
-        return cls(starts, weight, expected, noise, model.gain**2 * counted)
+        return cls(starts, channels, weight, expected, noise, model.gain**2 * counted)
 
     def sums(self, counts: Block, background: Float32 | None, scores: Float64, visits: Float64, gain: float) -> _Sums:
         """Of spectra with these scores (n, K)."""
         w, all_scores = self.weight, np.column_stack([scores, visits])
-        squared = power(counts, self.starts, w) + _form(scores, (self.expected * w) @ self.expected.T)
-        squared -= 2.0 * (self._along(counts, self.expected * w) * scores).sum(axis=1)
+        squared = power(counts, self.starts, w) + _form(scores, self._squares)
+        squared -= 2.0 * (times(counts, self._projector).astype(np.float64) * scores).sum(axis=1)
         variance = all_scores @ (self.noise @ w)
-        spread = 2.0 * _form(all_scores, (self.noise * w**2) @ self.noise.T) + all_scores @ (self.fourth @ w**2)
+        spread = 2.0 * _form(all_scores, self._noise_squares) + all_scores @ (self.fourth @ w**2)
         if background is not None:
             variance += gain * self._along(background, w[None])[:, 0]
             more = self._along(background, np.vstack([4.0 * gain * self.noise * w**2, gain**3 * w**2]))
@@ -134,10 +149,26 @@ class _Metric:
             spread += 2.0 * gain**2 * power(background, self.starts, w**2)
         return _Sums(squared, variance, spread)
 
+    @cached_property
+    def _squares(self) -> Float64:
+        return np.asarray((self.expected * self.weight) @ self.expected.T)
+
+    @cached_property
+    def _noise_squares(self) -> Float64:
+        return np.asarray((self.noise * self.weight**2) @ self.noise.T)
+
+    @cached_property
+    def _projector(self) -> Float32:
+        return self._of_channels(self.expected * self.weight)
+
     def _along(self, block: Block, of_groups: Float64) -> Float64:
         """Spectra (n, D), summed over groups, times (k, m)."""
-        of_channels = np.repeat(of_groups, np.diff(self.starts, append=block.shape[1]), axis=1)
-        return times(block, np.ascontiguousarray(of_channels.T, dtype=np.float32)).astype(np.float64)
+        return times(block, self._of_channels(of_groups)).astype(np.float64)
+
+    def _of_channels(self, of_groups: Float64) -> Float32:
+        """What groups have (k, m), for each channel (D, k)."""
+        of_channels = np.repeat(of_groups, self.channels, axis=1)
+        return np.ascontiguousarray(of_channels.T, dtype=np.float32)
 
 
 def _form(scores: Float64, matrix: Float64) -> Float64:
@@ -171,10 +202,11 @@ def distances_of(scores: ScoreMap, index: Positions, rate: float) -> tuple[Float
     rows = np.flatnonzero((scores.visits[index] > 0) & scores.store.complete(index))
     if published is None:
         return found[0], found[1]
+    distances = Distances(published, rate)
     for first in range(0, rows.size, step):
         part = rows[first : first + step]
         at = index[part]
         counts, background = as_float32(scores.store.rows(at)), scores.store.background(at)
         visits = scores.visits[at].astype(np.float64)
-        found[0, part], found[1, part] = residuals(published, counts, background, scores.raw(at), visits, rate)
+        found[0, part], found[1, part] = distances.of(counts, background, scores.raw(at), visits)
     return found[0], found[1]

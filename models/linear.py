@@ -267,12 +267,12 @@ class LinearEngine:
     def take_cleared(self) -> NDArray[np.int64]:
         """Positions that were found to be no anomalies since this was asked last."""
         cleared, self._cleared = self._cleared, []
-        return np.unique(np.concatenate(cleared)) if cleared else np.zeros(0, dtype=np.int64)
+        return _together(cleared)
 
     def take_confirmed(self) -> BatchResult:
         """Positions whose flags waited, and do no more, since this was asked last, as a test would tell them."""
         confirmed, self._confirmed = self._confirmed, []
-        index = np.unique(np.concatenate(confirmed)) if confirmed else np.zeros(0, dtype=np.int64)
+        index = _together(confirmed)
         flag = np.full(index.size, FLAG_ANOMALOUS, dtype=np.uint8)
         window = self.windows.ranges(np.maximum(self._protection.held_back.window_of(index), 0))
         score, p_value = self.anomaly[index], self.p_value[index]
@@ -378,3 +378,8 @@ class LinearEngine:
     def state_summary(self) -> dict[str, Any]:
         """What the status shows: noise, counts a spectrum, kind of tracker, memory, errors, ranks."""
         return self._summary.of(self)
+
+
+def _together(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Positions of all parts, rising."""
+    return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, xlogy
 
 from models.axis import Axis
-from models.distances import residuals, t2
+from models.distances import Distances, t2
 from models.linear import LinearEngine
 from models.noise import POISSON
 from tests.unit.models.scenes import Scene, eds_scene
@@ -71,7 +71,7 @@ def statistics(engine: LinearEngine, some: Trial, peak: float) -> Array:
     residual = x - b
     deviance = 2 * (xlogy(x, x / b) - residual).sum(axis=1)
     squared, pearson = (residual**2).sum(axis=1), (residual**2 / b).sum(axis=1)
-    q, _ = residuals(published, x, None, raw, alone, RATE)
+    q, _ = Distances(published, RATE).of(x, None, raw, alone)
     classic = [q, t2(published, raw, exposure, RATE)]
     oracle = (xlogy(x, 1.0 + peak * line(some.place) / b)).sum(axis=1)
     return np.stack([scan, squared, *classic, deviance, pearson, oracle, anywhere(x, b, peak)], axis=1)

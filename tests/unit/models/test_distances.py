@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from scipy.special import gammainccinv
 
-from models.distances import distances_of, residuals, t2_of
+from models.distances import Distances, distances_of, t2_of
 from models.linear import LinearEngine
 from models.noise import POISSON, NoiseModel
 from tests.unit.models.scenes import Scene, eds_scene
@@ -75,10 +75,9 @@ def test_sparse_and_dense_spectra_give_what_the_sums_over_channels_are(
     background = rng.uniform(0.0, 2.0, (some.size, 128)).astype(np.float32) if with_background else None
     visits, counts = rng.integers(1, 4, some.size).astype(float), drawn(scene, noise, 7)[some].astype(np.float32)
     raw = published.project(counts)
-    found = residuals(published, counts, background, raw, visits, RATE)
-    for dense, sparse_ in zip(
-        found, residuals(published, sparse.csr_array(counts), background, raw, visits, RATE), strict=True
-    ):
+    under = Distances(published, RATE)
+    found = under.of(counts, background, raw, visits)
+    for dense, sparse_ in zip(found, under.of(sparse.csr_array(counts), background, raw, visits), strict=True):
         np.testing.assert_allclose(dense, sparse_, rtol=2e-5)
 
     more = np.zeros_like(counts) if background is None else background
