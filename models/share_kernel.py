@@ -60,6 +60,20 @@ def _derivatives(
 
 
 @njit(cache=True, nogil=True)
+def _grown(x: Float64, spectra: Float64, base: Float64, n: int, amounts: Float64, factor: Float64) -> None:
+    """One step of expectation-maximisation, in place; `factor` is room to work in."""
+    factor[:] = 0.0
+    for g in range(n):
+        expected = base[g]
+        for m in range(amounts.size):
+            expected += amounts[m] * spectra[g, m]
+        ratio = x[g] / max(expected, _LEAST)
+        for m in range(amounts.size):
+            factor[m] += ratio * spectra[g, m]
+    amounts *= factor
+
+
+@njit(cache=True, nogil=True)
 def _completed(lower: Float64) -> None:
     """Fill the upper triangle, and raise the diagonal a little, so that it can be inverted."""
     n = lower.shape[0]
@@ -122,10 +136,9 @@ def _target(
 ) -> None:
     """Best of the quadratic model with no amount negative: the lowest are set to 0 one by one, then all are improved.
 
-    `lower` and `free` are room to work in.
+    `free` says which amounts may be other than 0 at first, and then which are; `lower` is room to work in.
     """
     n = target.size
-    free[:] = True
     while True:
         for m in range(n):
             target[m] = gradient[m] if free[m] else 0.0
@@ -194,10 +207,10 @@ def fit_rows(counts: Float64, unit: Float64, base: Float64) -> tuple[Float64, Fl
             held += counts[i, g]
         a[:] = max(signal, 1.0) / m
         for _ in range(_EM_STEPS):
-            _derivatives(x, spectra, pedestal, lit, a, gradient, hessian)
-            for k in range(m):
-                a[k] *= 1.0 + gradient[k]
+            _grown(x, spectra, pedestal, lit, a, gradient)
         loss = _loss(x, spectra, pedestal, lit, a)
+        # What one step sets to 0 is 0 at first in the next: improving all of them brings back what is wanted.
+        free[:] = True
         for _ in range(_STEPS):
             _derivatives(x, spectra, pedestal, lit, a, gradient, hessian)
             _target(hessian, gradient, a, target, lower, free)
