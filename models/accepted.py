@@ -58,6 +58,8 @@ class Accepted:
 
     def join(self, index: Index | Positions, number: NDArray[np.int64], part: Float64 | float) -> None:
         """Note that positions (n,) have a part (n,) of a feature (n,); -1 changes nothing."""
+        if not len(self):
+            return
         rows = np.flatnonzero(number >= 0)
         self.member[index[rows]] = number[rows]
         self.part[index[rows]] = part if isinstance(part, float) else part[rows]

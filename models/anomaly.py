@@ -67,8 +67,10 @@ class ScanWindows:
 
     def ranges(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
         """Half-open channel ranges (n, 2) of windows (n,)."""
-        first = window * self.step
-        return np.stack([first, np.minimum(first + self.n_bins * self.step, self.n_channels)], axis=1)
+        ranges = np.empty((window.size, 2), dtype=np.int64)
+        np.multiply(window, self.step, out=ranges[:, 0])
+        np.minimum(ranges[:, 0] + self.n_bins * self.step, self.n_channels, out=ranges[:, 1])
+        return ranges
 
     def bins(self, spectra: Counts) -> Float32:
         """Bin sums (n, total_bins) of spectra (n, D)."""

@@ -12,7 +12,7 @@ from scipy import sparse
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Index = NDArray[np.uint32]
+Index: TypeAlias = NDArray[np.integer[Any]]
 Counts: TypeAlias = NDArray[Any] | sparse.csr_array
 """Spectra as they arrive, (n, D): dense of any numeric type, or CSR for list mode."""
 T = TypeVar("T")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Index
 from models.phases import UNSEEN, Phases
 from models.sampling import Inpainted, inpainted
 
@@ -32,7 +31,7 @@ class PhaseGuess:
         return np.asarray(self.ids[self.filled.label], dtype=np.int32)
 
 
-def phase_guess(phases: Phases, visits: Index, nav_shape: tuple[int, int]) -> PhaseGuess | None:
+def phase_guess(phases: Phases, visits: NDArray[np.uint32], nav_shape: tuple[int, int]) -> PhaseGuess | None:
     """Fill the phase map from the positions measured so far; None before any of them has a label."""
     measured = np.flatnonzero((visits > 0) & (phases.label != UNSEEN))
     if not measured.size:

@@ -93,7 +93,7 @@ class LinearEngine:
         return self._map.totals
 
     @property
-    def visits(self) -> Index:
+    def visits(self) -> NDArray[np.uint32]:
         """Visits of each position, (P,)."""
         return self._map.visits
 
@@ -193,7 +193,8 @@ class LinearEngine:
         replace : bool
             Counts replace what the position had instead of adding to it.
         """
-        index = np.asarray(index, dtype=np.uint32)
+        # What numpy indexes with takes a third of the time that other integers take.
+        index = np.asarray(index, dtype=np.intp)
         if replace:
             index, counts = last_of_each(index, counts)
         visits = self._read(index, counts)
@@ -211,7 +212,7 @@ class LinearEngine:
         flag = flagged.astype(np.uint8) * np.where(waits, np.uint8(FLAG_WAITS), np.uint8(FLAG_ANOMALOUS))
         ranges = self.windows.ranges(tested.window)
         scores = self._map.scores(index)
-        return BatchResult(index, scores, tested.score, flag, tested.p_value, ranges, self._version)
+        return BatchResult(index.astype(np.uint32), scores, tested.score, flag, tested.p_value, ranges, self._version)
 
     @property
     def _version(self) -> int:

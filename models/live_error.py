@@ -111,22 +111,22 @@ def live_error(
     lit = exposure > 0
     if np.count_nonzero(lit) < 2:
         return None
-    counts, raw, visits, exposure = counts[lit], raw[lit], visits[lit], exposure[lit]
+    if not lit.all():
+        counts, raw, visits, exposure = counts[lit], raw[lit], visits[lit], exposure[lit]
     base = visits * (noise.read_sigma**2 - noise.gain * noise.offset)
 
-    def of_variance(weights: Float64) -> Float64:
-        return np.asarray(noise.gain * (counts @ weights) + np.multiply.outer(base, weights.sum(axis=0)))
-
-    projector = published.projector.astype(np.float64)
     scores, kept = shrinkage.apply(raw, exposure).astype(np.float64), shrinkage.kept(exposure)
-    found = np.asarray(counts @ projector, dtype=np.float64)
+    weights = published.error_weights
+    sums = np.asarray(counts @ weights, dtype=np.float64)
+    found, variances = sums[:, : scores.shape[1]], noise.gain * sums
+    variances += np.multiply.outer(base, weights.sum(axis=0, dtype=np.float64))
+    projected, along, variance = np.split(variances, [scores.shape[1], 2 * scores.shape[1]], axis=1)
     # How much of each score a count of its own adds: by being projected, and by raising the exposure.
-    along = of_variance((projector @ shrinkage.axes) ** 2) * kept
     drawn = shrinkage.centre - (kept * (shrinkage.centre @ shrinkage.axes)) @ shrinkage.axes.T
-    own = along @ (shrinkage.axes**2).T + noise.gain * of_variance(projector) * drawn
+    own = (along * kept) @ (shrinkage.axes**2).T + noise.gain * projected * drawn
     own += exposure[:, None] * _leaning(kept, shrinkage.pull, published.scaling.n_effective / max(n_fitted, 1))
     squared = power(counts, published.scaling.starts, published.scaling.inverse**2)
-    variance = of_variance(published.scaling.weight)
+    variance = variance[:, 0]
     inside = (found**2).sum(axis=1)
     # Squared error of each score, and of the mean score in its place; outside the basis everything is error.
     with_score = (found - scores) ** 2 + 2.0 * own

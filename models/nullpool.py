@@ -126,9 +126,11 @@ class NullPool:
 
     def sample(self, visits: Visits) -> None:
         """Keep one of 64 single visits, and of the first 64 each; none while there is enough to be done."""
-        n = visits.total.size
-        number = np.arange(self._seen, self._seen + n)
+        n, first = visits.total.size, self._seen
         self._seen += n
+        if first >= _ONE_IN and -first % _ONE_IN >= n:
+            return
+        number = np.arange(first, first + n)
         rows = np.flatnonzero((number % _ONE_IN == 0) | (number < _ONE_IN))[: _MOST_WAITING - self.n_waiting]
         if not rows.size:
             return

@@ -68,6 +68,17 @@ class Published:
         """Noise variance of each channel for unit exposure in the mean spectrum, (D,); 0 for dead ones."""
         return self.scaling.scale[self.scaling.group] ** 2 * self.scaling.share
 
+    @cached_property
+    def error_weights(self) -> Float32:
+        """What the error is estimated by (`models.live_error`), (D, 2 K + 1).
+
+        Side by side, for one product with counts: the projector, squares along the axes of the compositions, and
+        weights of noise.
+        """
+        projector = self.projector.astype(np.float64)
+        squares = (projector @ self.shrinkage.axes) ** 2
+        return np.concatenate([projector, squares, self.scaling.weight[:, None]], axis=1).astype(np.float32)
+
     def moved_by(self, state: LearntState) -> float:
         """Largest variance (noise is 1) of a component of the state outside this basis; infinite for another rank."""
         if state.vectors.shape[1] != self.basis.rank:

@@ -32,7 +32,7 @@ class ScoreMap:
         self.store = CountStore(n_positions, n_channels, limit_bytes)
         self.n_positions, self.n_channels = n_positions, n_channels
         self.totals: Float64 = np.zeros(n_positions)
-        self.visits: Index = np.zeros(n_positions, dtype=np.uint32)
+        self.visits: NDArray[np.uint32] = np.zeros(n_positions, dtype=np.uint32)
         self.exact: NDArray[np.bool_] = np.zeros(n_positions, dtype=np.bool_)
         self.n_visits = 0
         self.n_counts = 0.0
@@ -59,7 +59,7 @@ class ScoreMap:
         if replace:
             self.clear(index)
         fresh = self.visits[index] == 0
-        if fresh.any():
+        if np.count_nonzero(fresh):
             self._measured = None
             self._turns.settle(index[fresh])
         self.n_visits += index.size

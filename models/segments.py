@@ -18,12 +18,20 @@ def narrowest(counts: NDArray[Any], held: NDArray[Any] | None = None) -> np.dtyp
     """Narrowest type that holds counts added to what is `held`; float32 for measured floats."""
     if counts.dtype.kind == "f" or (held is not None and held.dtype.kind == "f"):
         return np.dtype(np.float32)
-    high, low = (int(counts.max()), int(counts.min())) if counts.size else (0, 0)
-    if held is not None and held.size:
-        high, low = high + int(held.max()), low + int(held.min())
+    high, low = _range(counts)
+    if held is not None:
+        more, less = _range(held)
+        high, low = high + more, low + less
     if low >= 0:
         return np.min_scalar_type(high)
     return np.promote_types(np.min_scalar_type(low), np.min_scalar_type(-max(high, 1)))
+
+
+def _range(counts: NDArray[Any]) -> tuple[int, int]:
+    """Largest value and one that none is below: 0 for what has no sign, which need not be looked for."""
+    if not counts.size:
+        return 0, 0
+    return int(counts.max()), 0 if counts.dtype.kind == "u" else int(counts.min())
 
 
 class Rows(NamedTuple):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numba import njit
 
 from models.base import Float32, Float64
 from models.rank import spike_strength
 
 _BRIGHT = 8.0
-_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,15 @@ class ScoreShrinkage:
     """Channels over spectra that the basis was fitted on."""
 
     @cached_property
-    def _single(self) -> tuple[Float32, Float32, Float32, Float32]:
-        """Axes, centre, signal and pull in single precision."""
+    def _single(self) -> tuple[Float32, Float32, Float32, Float32, Float32]:
+        """Axes, centre, signal and pull in single precision, and a pull of 1."""
         axes, centre, signal, pull = (a.astype(np.float32) for a in (self.axes, self.centre, self.signal, self.pull))
-        return axes, centre, signal, pull
+        return np.ascontiguousarray(axes), centre, signal, pull, np.ones_like(pull)
 
     def apply(self, raw: Float32, exposure: Float64, fitted: bool = True) -> Float32:
         """Shrunk scores (n, K) in the units of the raw ones, 0 where there is no exposure."""
-        axes, centre, signal, pull = self._single
-        pull = pull if fitted else np.ones_like(pull)
-        height = np.maximum(exposure, 0.0).astype(np.float32)
-        scores = np.empty_like(raw)
-        for first in range(0, raw.shape[0], _ROWS):
-            part = slice(first, first + _ROWS)
-            h = height[part, None]
-            along = (raw[part] - h * centre) @ axes
-            known = h * signal
-            along *= known / ((known + 1.0) * pull)
-            np.matmul(along, axes.T, out=scores[part])
-            scores[part] += h * centre
-        return scores
+        axes, centre, signal, pull, one = self._single
+        return np.asarray(_shrunk(raw, exposure, axes, centre, signal, pull if fitted else one))
 
     def kept(self, exposure: Float64) -> Float64:
         """How much of each axis `apply` keeps of spectra that the basis was fitted on, (n, K)."""
@@ -74,6 +63,29 @@ class ScoreShrinkage:
         known = self.signal * h[:, None]
         composition = h * (known / (known + 1.0)).sum(axis=1)
         return np.asarray(composition + gain**2 * h * float(self.centre @ self.centre), dtype=np.float64)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _shrunk(raw: Float32, exposure: Float64, axes: Float32, centre: Float32, signal: Float32, pull: Float32) -> Float32:
+    """Shrunk scores (n, K); compiled, for a single spectrum would spend ten times as long in numpy's calls."""
+    n, k = raw.shape
+    one, scores, along = np.float32(1.0), np.empty((n, k), np.float32), np.empty(k, np.float32)
+    for i in range(n):
+        height = np.float32(max(exposure[i], 0.0))
+        along[:] = 0.0
+        for j in range(k):
+            away = raw[i, j] - height * centre[j]
+            for m in range(k):
+                along[m] += away * axes[j, m]
+        for m in range(k):
+            known = height * signal[m]
+            along[m] *= known / ((known + one) * pull[m])
+        for j in range(k):
+            total = np.float32(0.0)
+            for m in range(k):
+                total += axes[j, m] * along[m]
+            scores[i, j] = total + height * centre[j]
+    return scores
 
 
 def fit_shrinkage(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from models.base import Float32, Float64
@@ -46,10 +49,7 @@ class ParetoTail:
 
     def survival(self, score: Float64) -> Float64:
         """Chance of a score at least this high (n,), for scores of `start` or more."""
-        over = np.maximum(score - self.start, 0.0) / self.scale
-        if self.shape < 1e-6:
-            return np.asarray(self.above * np.exp(-over))
-        return np.asarray(self.above * np.exp(-np.log1p(self.shape * over) / self.shape))
+        return np.asarray([_survival_of(s, self.start, self.above, self.scale, self.shape) for s in score.tolist()])
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,40 @@ class NullTail:
 
     def p_value(self, score: Float32, exposure: Float64) -> Float64:
         """Chance (n,) of a score at least this high for a spectrum of this exposure."""
-        group = np.searchsorted(self.edges, exposure, side="right")
-        step = np.minimum(np.maximum(score, 0.0) / _STEP, self.table.shape[1] - 1).astype(np.int64)
-        p = self.table[group, step]
-        for number, tail in enumerate(self.tails):
-            far = (group == number) & (score > tail.start)
-            if far.any():
-                p[far] = np.minimum(p[far], 1.0) if tail.above <= 0 else tail.survival(score[far].astype(np.float64))
-        return np.asarray(np.clip(p, 1e-300, 1.0))
+        return np.asarray(_p_values(score, exposure, self.edges, self.table, self._laws))
+
+    @cached_property
+    def _laws(self) -> Float64:
+        """Start, share above, scale and shape of each tail, (G, 4)."""
+        return np.array([(tail.start, tail.above, tail.scale, tail.shape) for tail in self.tails])
+
+
+@njit(cache=True, nogil=True)
+def _survival_of(score: float, start: float, above: float, scale: float, shape: float) -> float:
+    """Chance of a score at least this high under a generalised Pareto law above its start."""
+    over = max(score - start, 0.0) / scale
+    if shape < 1e-6:
+        return float(above * math.exp(-over))
+    return float(above * math.exp(-math.log1p(shape * over) / shape))
+
+
+@njit(cache=True, nogil=True)
+def _p_values(score: Float32, exposure: Float64, edges: Float64, table: Float64, laws: Float64) -> Float64:
+    """p-values (n,) from the table, or by the law of the group where a score is beyond its start."""
+    found = np.empty(score.size)
+    for i in range(score.size):
+        value = float(score[i])
+        group = 0
+        while group < edges.size and exposure[i] >= edges[group]:
+            group += 1
+        start, above, scale, shape = laws[group]
+        if value > start and above > 0.0:
+            p = _survival_of(value, start, above, scale, shape)
+        else:
+            # What is no number is no more than chance gives.
+            p = table[group, int(min(value / _STEP, table.shape[1] - 1.0)) if value > 0.0 else 0]
+        found[i] = min(max(p, 1e-300), 1.0)
+    return found
 
 
 def _edges(exposure: Float64, weight: Float64) -> Float64:

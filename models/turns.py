@@ -34,7 +34,7 @@ class Turns:
         """Take the rows of positions in `scores` (P, K_max) to the present basis, where they are in an earlier one."""
         basis = self._basis[index]
         stale = (basis != self._present) & (basis >= 0)
-        if not stale.any():
+        if not np.count_nonzero(stale):
             return
         basis, index = basis[stale], index[stale]
         for number in np.unique(basis).tolist():

@@ -84,7 +84,7 @@ class Deciding:
         """Counts (n, D) with the drift that is known taken out."""
         return self._watch.corrected(counts)
 
-    def before(self, index: NDArray[np.uint32], dwell_s: NDArray[np.float32]) -> Repeated:
+    def before(self, index: NDArray[np.intp], dwell_s: NDArray[np.float32]) -> Repeated:
         """Note how the positions of visits (n,) that are about to be added stand."""
         had_s = self._dwell_s[index]
         again = had_s > 0
@@ -95,7 +95,7 @@ class Deciding:
         expected = float((totals[index[again]] / had_s[again]) @ dwell_s[again])
         return Repeated(positions, expected, float(totals[positions].sum()))
 
-    def seen(self, index: NDArray[np.uint32], dwell_s: NDArray[np.float32], number: int, repeated: Repeated) -> None:
+    def seen(self, index: NDArray[np.intp], dwell_s: NDArray[np.float32], number: int, repeated: Repeated) -> None:
         """Note visits (n,) of pass `number`, now that they are added."""
         if repeated.positions.size:
             counted = float(self._engine.totals[repeated.positions].sum()) - repeated.totals

@@ -81,9 +81,13 @@ def groups(pending: list[Placed]) -> list[list[Placed]]:
     return groups
 
 
-def join(group: list[Placed], n_channels: int) -> tuple[NDArray[np.uint32], Any, NDArray[np.float32]]:
-    """Return index, counts (n, D) and dwell of a group as one block: an array, or CSR in float32."""
-    index, dwell_s = _joined([p.index for p in group]), _joined([p.dwell_s for p in group])
+def join(group: list[Placed], n_channels: int) -> tuple[NDArray[np.intp], Any, NDArray[np.float32]]:
+    """Return index, counts (n, D) and dwell of a group as one block: an array, or CSR in float32.
+
+    The index is as numpy wants it: with other integers, taking and adding take twice as long.
+    """
+    index = _joined([p.index for p in group]).astype(np.intp)
+    dwell_s = _joined([p.dwell_s for p in group])
     events = [p.counts for p in group if isinstance(p.counts, Events)]
     if not events:
         return index, _joined([p.counts for p in group if not isinstance(p.counts, Events)]), dwell_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from dataclasses import replace as dataclass_replace
 from typing import Any
 
 import numpy as np
@@ -69,15 +68,15 @@ class Scan:
         replace = block.map.revision == "replace"
         if known == block.n and not replace:
             return None
-        placed = Placed(index, block.counts, self._dwell(block), replace, 0, received_ns, self._last_pass(block))
-        if known and not replace:
-            placed = placed.only(self._unseen(first, stop))
+        unseen = self._unseen(first, stop) if known and not replace else None
         counted = self.frames.add(first, stop)
         self.books.received += counted
         if block.map.axis is not None:
             self.axis = block.map.axis
         self.raster_order &= block.index is None and block.map.index is None
-        return dataclass_replace(placed, counted=counted)
+        dwell_s, last_pass = self._dwell(block), self._last_pass(block)
+        placed = Placed(index, block.counts, dwell_s, replace, counted, received_ns, last_pass)
+        return placed if unseen is None else placed.only(unseen)
 
     def _unseen(self, first: int, stop: int) -> NDArray[np.bool_]:
         keep = np.zeros(stop - first, dtype=bool)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,7 @@ def _header(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins, limi
         missing = "nav_shape" if "nav_shape" not in filled else "axis"
         raise WireError("invalid", f"header has no {missing}; a plain STINS sender's goes under [pipeline.stins]")
     head, warnings = parse_header(filled)
-    n_positions = int(np.prod([int(n) for n in head.nav_shape], dtype=object))
+    n_positions = math.prod(head.nav_shape)
     if n_positions > limits.positions:
         raise WireError("invalid", f"nav_shape {head.nav_shape} is over the limit of {limits.positions} positions")
     if head.axis.n_channels > limits.channels:
@@ -130,7 +132,12 @@ def _block_map(value: Mapping[str, Any], arrays: Sequence[Part], n_arrays: int) 
 def _dtype(head: ImageMap, allowed: Sequence[str]) -> str:
     if head.type not in allowed:
         raise WireError("invalid", f"type {head.type[:40]!r} is none of {', '.join(allowed)}")
-    return np.dtype(head.type).newbyteorder("<").str
+    return _little_endian(head.type)
+
+
+@cache
+def _little_endian(name: str) -> str:
+    return np.dtype(name).newbyteorder("<").str
 
 
 def _image(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins) -> Block:
@@ -138,7 +145,7 @@ def _image(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins) -> Bl
     if head.shape is None:
         raise WireError("invalid", "image: shape is missing")
     counts = _array(arrays[0], _dtype(head, DTYPES), "counts")
-    if counts.size != np.prod([int(n) for n in head.shape], dtype=object) or counts.size == 0:
+    if counts.size != math.prod(head.shape) or counts.size == 0:
         raise WireError("invalid", f"image has {counts.size} values, its shape {head.shape} says otherwise")
     counts = _spectra(counts.reshape(head.shape), stins)
     n = counts.shape[0]
