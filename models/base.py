@@ -30,6 +30,18 @@ def done(pieces: Pieces[T]) -> T:
             return result
 
 
+def together(pieces: Pieces[T], n: int = 64) -> Pieces[T]:
+    """Do so many small pieces in one."""
+    while True:
+        for _ in range(n):
+            try:
+                next(pieces)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+        yield
+
+
 def rises(index: NDArray[Any]) -> bool:
     """Whether positions come once each, in order: true of one, and found at once."""
     return index.size == 1 or bool((index[1:] > index[:-1]).all())

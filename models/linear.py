@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
 from models.axis import Axis
-from models.base import Basis, BatchResult, Counts, Float32, Float64, Index
+from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, Pieces, done
 from models.finishing import finish_engine
 from models.forgetting import Forgetting
 from models.grouping import Group, is_spike
@@ -339,8 +339,12 @@ class LinearEngine:
         Flagged positions that the settled model explains, and those that are a crowd, teach after all; positions that
         alone carry a component are held back, also if they had taught before that could be known.
         """
+        return done(self.finishing())
+
+    def finishing(self) -> Pieces[Basis]:
+        """As `finish`, in pieces between which everything can be asked for."""
         self._finished = True
-        return finish_engine(self)
+        return (yield from finish_engine(self))
 
     def window(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> tuple[Float32, Float32]:
         """Denoised and raw counts (n,) of positions (or all) in a half-open channel range, NaN where not measured."""

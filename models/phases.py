@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64, Pieces, done
+from models.base import Float32, Float64, Pieces, done, together
 from models.linear import LinearEngine
 from models.phase_growth import PhaseLimits, grown
 from models.phase_members import is_told_apart, renumbered, with_named, without_phases
@@ -100,8 +100,7 @@ class Phases:
         self._strange = np.zeros(n, dtype=np.bool_)
         self._made_by = np.full(n, -1, dtype=np.int32)
         self._made_from: Float64 = np.full(n, np.nan)
-        self._cursor = 0
-        self._turn = False
+        self._cursor, self._turn = 0, False
         self._passed, self._passing = (-1, -1), (0, 0)
 
     # What is known
@@ -179,7 +178,7 @@ class Phases:
     def wants_work(self) -> bool:
         """Whether `work` would do something."""
         return self._map.published is not None and (
-            self._job is not None or self._is_due() or self._passed != self._state()
+            self._job is not None or self._is_due() or self._passed != (self._map.n_visits, self._revision)
         )
 
     @property
@@ -205,7 +204,7 @@ class Phases:
         if self._job is None and self._is_due():
             self._job = self._learn(_SAMPLE)
         self._turn = not self._turn
-        if self._job is None or (self._turn and self._passed != self._state()):
+        if self._job is None or (self._turn and self._passed != (self._map.n_visits, self._revision)):
             found = self.found
             most = _LABEL_ROWS if found is None else found[0].likelihood.rows_at_once(found[1])
             self._relabel(_SCAN_ROWS, min(_LABEL_ROWS, most))
@@ -214,22 +213,23 @@ class Phases:
 
     def finish(self) -> None:
         """Learn once more from all that there is, and label every position; again where that leaves strange ones."""
+        done(self.finishing())
+
+    def finishing(self) -> Pieces[None]:
+        """As `finish`, in pieces between which everything can be asked for."""
         if self._map.published is None:
             return
         self._job = None
         for _ in range(_FINAL_ROUNDS):
             before = self._mixture
-            for _ in self._learn(_FINAL_SAMPLE):
-                pass
+            yield from together(self._learn(_FINAL_SAMPLE))
             self._revision += 1
             self._cursor = 0
-            while self._passed != self._state():
+            while self._passed != (self._map.n_visits, self._revision):
                 self._relabel(_SCAN_ROWS, _SCAN_ROWS)
+                yield
             if self._strangers < self._limits.least or self._mixture is before:
                 break
-
-    def _state(self) -> tuple[int, int]:
-        return self._map.n_visits, self._revision
 
     def _is_due(self) -> bool:
         """Whether there is so much more data, or so much that is strange, that learning again would pay."""
@@ -336,7 +336,7 @@ class Phases:
     def _relabel(self, scan: int, most: int) -> None:
         """Look through the next positions, and label those that have new counts or a label of another mixture."""
         if self._cursor == 0:
-            self._passing = self._state()
+            self._passing = (self._map.n_visits, self._revision)
         some = slice(self._cursor, self._cursor + scan)
         measured = self._map.visits[some] > 0
         gone = np.flatnonzero(~measured & (self.label[some] != UNSEEN)) + self._cursor

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.axis import Axis
-from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, add_at, as_dense
+from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, Pieces, add_at, as_dense
 from models.grouping import Group
 from models.learnt import Arrays
 from models.linear import LinearEngine
@@ -182,9 +182,9 @@ class PreparedEngine(LinearEngine):
         """As `LinearEngine.background`; then find backgrounds of denoised spectra."""
         return super().background() or (self._after is not None and self._after.work(self._map.measured))
 
-    def finish(self) -> Basis:
-        """As `LinearEngine.finish`, on the sender's axis."""
-        super().finish()
+    def finishing(self) -> Pieces[Basis]:
+        """As `LinearEngine.finishing`, on the sender's axis."""
+        yield from super().finishing()
         basis = self.basis
         if self._after is not None and basis is not None:
             self._after.at(self._map.measured, refresh=True)

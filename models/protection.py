@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.accepted import Accepted
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64, Index, as_dense, done
+from models.base import Float32, Float64, Index, Pieces, as_dense, done
 from models.grouping import Group, Residuals, find_groups, group_of, steepest
 from models.linear_config import LinearConfig
 from models.novelty import HeldBack, NoveltySpectra, Positions, carriers
@@ -292,7 +292,7 @@ class Protection:
 
     def retest(
         self, published: Published, stored: Positions, guessed: bool, rows: int, only_close: bool = False
-    ) -> None:
+    ) -> Pieces[None]:
         """Exact scores and anomaly scores of the accumulated counts of positions; decides anew which are held.
 
         Parameters
@@ -308,6 +308,7 @@ class Protection:
         for first in range(0, some.size, rows):
             part = some[first : first + rows]
             self.score[part], self._window[part] = self._again(published, part, fitted=True)
+            yield
         if not only_close:
             self._final_pool = self._calibrated(published, stored)
         pool = self._final_pool

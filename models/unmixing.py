@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from models.abundances import LinearUnmixing
-from models.base import Float32, Float64, Pieces
+from models.base import Float32, Float64, Pieces, done, together
 from models.endmembers import Corners, corners_of, fitted
 from models.linear import LinearEngine
 from models.linearity import Bend, bends
@@ -110,12 +110,15 @@ class Unmixing:
 
         Not where all are ends of gradients: of noisy spectra, what is known of all of them says more than likelihoods.
         """
+        done(self.finishing())
+
+    def finishing(self) -> Pieces[None]:
+        """As `finish`, in pieces between which everything can be asked for."""
         self._job = self._final = None
-        for _ in self._learn(_FINAL_SAMPLE, _FINAL_STEPS):
-            pass
+        yield from together(self._learn(_FINAL_SAMPLE, _FINAL_STEPS))
         found = self.end_members
         if found is not None and not found.spread and type(self._engine.score_map.store) is CountStore:
-            self._final = self._fitted(found)
+            self._final = yield from self._fitted(found)
             self.revision += 1
 
     def abundances(self, index: Positions, labels: list[str]) -> tuple[Float32, Float32]:
@@ -230,7 +233,7 @@ class Unmixing:
 
     # The end
 
-    def _fitted(self, found: EndMembers) -> tuple[Float32, Float32]:
+    def _fitted(self, found: EndMembers) -> Pieces[tuple[Float32, Float32]]:
         """Shares (P, M) of all positions and their errors, by counts where all of them are stored."""
         scores, noise = self._engine.score_map, self._engine.noise
         shares, errors = np.full((2, scores.n_positions, len(found.labels)), np.nan, dtype=np.float32)
@@ -242,6 +245,7 @@ class Unmixing:
             shares[left], errors[left] = found.shares(left)
             if stored.size:
                 shares[stored], errors[stored] = fit.fit(scores.store.rows(stored), noise, scores.visits[stored])
+            yield
         return shares, errors
 
 

@@ -21,3 +21,10 @@ class BooksDelta:
         received, processed = (max(0, n - before) for n, before in zip(now, self._seen, strict=True))
         self._seen = now
         return received, processed
+
+
+def in_words(books: Mapping[str, Any]) -> str:
+    """What a series came to, in one line."""
+    lost = ", ".join(f"{n} {reason}" for reason, n in books["lost"].items()) or "none"
+    text = f"{books['n_sent']} sent, {books['processed']} processed, lost: {lost}"
+    return f"{text}, {books['exit_status']}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.axis import Axis
 from models.card import ModelCard
 from models.inference import TrainedNetwork
+from models.base import Pieces
 from models.linear import LinearEngine
 from models.prepared import PreparedEngine
 from models.second_opinion import Opinion, SecondOpinion, misfit
@@ -234,18 +235,19 @@ class Denoising:
     def _who(self) -> dict[str, Any]:
         return {"network": self.version}
 
-    def finish(self, engine: LinearEngine) -> list[Event]:
+    def finishing(self, engine: LinearEngine) -> Pieces[list[Event]]:
         """Look at what is left, at the end of the series, up to a bound; at all again where there is something to add.
 
         The linear model is the final one now, fitted to all counts, and what is shown has a part of it.
         """
         if self._opinion is not None and self._opinion.may_speak:
             self._enqueue(np.flatnonzero(engine.visits > 0))
-        events, left = [], min(self.waiting, _AT_END)
+        events, left = list[Event](), min(self.waiting, _AT_END)
         while left > 0 and self.waiting:
             rows = min(left, _AT_ONCE)
             events += self.work(engine, rows)
             left -= rows
+            yield
         return events
 
     def maps(self) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -6,12 +6,13 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from streamer.books import in_words
 from streamer.closing import Portrait
 from streamer.config import PipelineConfig
 from streamer.events import AskReplay, Count, Event, Log, Notify, Publish, SeriesClosed, SeriesOpened, Slack
@@ -19,7 +20,7 @@ from streamer.learning import Learning
 from streamer.live import Live, own
 from streamer.logs import Bounded
 from streamer.networks import Networks
-from streamer.outbox import Outgoing, Reply, Request
+from streamer.outbox import Reply, Request
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
 from streamer.warm import warm_up
@@ -78,11 +79,9 @@ class Engine:
         self._live = Live(parts, denoised_wanted, self._learning.status)
         self._portrait = Portrait()
         self._events: list[Publish | Log | Notify | AskReplay] = []
-        self._recovering = self._recovered = self._remains = False
-        self._abandoned = False
-        self._next_tick_s = 0.0
+        self._recovering = self._recovered = self._remains = self._abandoned = False
+        self._next_tick_s = self._network_ahead_s = 0.0
         self._dropped = 0
-        self._network_ahead_s = 0.0
 
     def run(self, recover: Callable[[Engine], None]) -> None:
         """Work until the inbox is closed and empty; `recover` comes first."""
@@ -110,6 +109,9 @@ class Engine:
 
     def turn(self) -> None:
         """Take what waits, at most a batch; do what a clock makes due."""
+        if self.pipeline.ending:
+            self._end_on()
+            return
         requests, items = self.parts.inbox.take(self._batch.messages, self._batch.nbytes, self._wait_s())
         for request in requests:
             self._answer(request)
@@ -129,6 +131,13 @@ class Engine:
         self._say_dropped()
         self._bounded.summarise(time.monotonic())
         self.parts.closing.check()
+
+    def _end_on(self) -> None:
+        """Do a piece of the end of a series; messages wait for it, clients do not."""
+        for request in self.parts.inbox.take_requests():
+            self._answer(request)
+        self._process(())
+        self._live.work(self.pipeline, self._portrait)
 
     def _clear_up(self) -> None:
         """Give back what is left of the series before: its parts refer to one another, and take hundreds of MiB."""
@@ -260,7 +269,7 @@ class Engine:
         self._send()
         if self._remains:
             self._clear_up()
-        log.info("series %r closed: %s", event.series, _books_line(event.books))
+        log.info("series %r closed: %s", event.series, in_words(event.books))
         closing.submit(journal)
         closing.submit(partial(portrait.write, folder, event.books, timings))
         if self._report:
@@ -307,15 +316,12 @@ class Engine:
                 metrics.learnt(event.label)
             case "network_version":
                 metrics.network_version(event.n)
-            case "model":
-                pass  # the status has it, with the rank
 
     # Requests
 
     def _answer(self, request: Request) -> None:
         control = request.control
         params = {k: v for k, v in control.params.items() if k != "arrays"}
-        reply: Control
         try:
             if control.val in _CHANGES or (control.val == "settings" and params):
                 if self._recovering:
@@ -326,8 +332,7 @@ class Engine:
             reply = own(self.pipeline.answer(control, self._boot))
         except RequestError as error:
             reply = Control("nack", control.id, control.val, {"error": str(error), "boot": self._boot})
-        answer: Outgoing = Reply(request.client, reply)
-        self.parts.outbox.put(answer)
+        self.parts.outbox.put(Reply(request.client, reply))
 
     # Recovery
 
@@ -388,11 +393,7 @@ class Engine:
             self._answer(request)
         if self.pipeline.series is not None:
             self._process(())
+        while self.pipeline.ending:
+            self._end_on()
         self._live.final(self.pipeline, self._portrait)
         self.parts.recorder.leave()
-
-
-def _books_line(books: Mapping[str, Any]) -> str:
-    lost = ", ".join(f"{n} {reason}" for reason, n in books["lost"].items()) or "none"
-    text = f"{books['n_sent']} sent, {books['processed']} processed, lost: {lost}"
-    return f"{text}, {books['exit_status']}"

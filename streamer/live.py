@@ -95,15 +95,21 @@ class Live:
             self._bases[result.head["model"]] = result
             while len(self._bases) > _BASES:
                 del self._bases[min(self._bases)]
-        elif result.topic.startswith("map/"):
+        elif result.topic.startswith("map/") or result.topic == "endmembers":
             self._maps[result.topic] = next(iter(result.arrays.values()))
         elif result.topic == "result":
             self._changed = True
+        elif result.topic == "series" and result.head["event"] == "end":
+            # Its last maps came before.
+            self._changed = False
 
     def work(self, pipeline: Pipeline, portrait: Portrait) -> None:
         """Publish maps and status where they are due."""
         now_s = time.monotonic()
-        if self._round is None and self._changed and now_s >= self._next_maps_s:
+        if pipeline.ending:
+            # The map changes piece by piece, and comes as a whole.
+            self._round = None
+        elif self._round is None and self._changed and now_s >= self._next_maps_s:
             self._changed, self._round, self._round_s = False, pipeline.map_round(), 0.0
             self._next_maps_s = now_s + MAPS_S
         if self._round is not None:

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.base import Pieces
 from streamer import views
 from streamer.config import PipelineConfig
 from streamer.decisions import NS_PER_S
 from streamer.denoising import Build, build
-from streamer.events import AskReplay, Count, Event, Log, Publish, SeriesClosed, SeriesOpened
+from streamer.ending import ending
+from streamer.events import AskReplay, Count, Event, Log, SeriesOpened
 from streamer.replays import allowed_endpoint
 from streamer.requests import RequestError, changeable, changed_config
 from streamer.series import Series
@@ -44,6 +46,8 @@ from streamer.wire.items import (
 )
 
 REMEMBERED = 64
+_AT_ONCE = 1 << 23
+"""Channels of all positions of a map that is brought to its end at once: it takes less than a second."""
 HEADER_ASK = 1 << 62
 """Requests for the header of an unknown series are numbered from here, apart from a series' own."""
 
@@ -73,6 +77,7 @@ class Pipeline:
         self._stins = config.stins.stins()
         self._limits = config.limits.limits()
         self._current: Series | None = None
+        self._ending: tuple[Series, Pieces[list[Event]]] | None = None
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
         # One more than the last message number of each closed series.
@@ -90,19 +95,24 @@ class Pipeline:
     def wants_idle(self) -> bool:
         """Whether an `Idle` item would find something to do."""
         current = self._open
-        return current is not None and current.wants_background
+        return current is not None and not self.ending and current.wants_background
 
     @property
     def wants_tick(self) -> bool:
         """Whether a `Tick` item has something to do at once."""
         current = self._open
-        return current is not None and current.wants_tick
+        return self.ending or (current is not None and current.wants_tick)
+
+    @property
+    def ending(self) -> bool:
+        """Whether a series is being brought to its end, a piece with each tick; what else is fed does all of it."""
+        return self._ending is not None
 
     @property
     def waiting_positions(self) -> int:
         """How many positions a `Denoise` item could look at."""
         current = self._open
-        return current.denoising.waiting if current is not None else 0
+        return current.denoising.waiting if current is not None and not self.ending else 0
 
     @property
     def open_series(self) -> Series | None:
@@ -121,6 +131,13 @@ class Pipeline:
 
     def feed(self, item: Item) -> list[Event]:
         """Take one item; return what follows."""
+        if self._ending is None or isinstance(item, Resumed):
+            return self._take(item)
+        if isinstance(item, Tick):
+            return self._end(at_once=False)
+        return [*self._end(at_once=True), *self._take(item)]
+
+    def _take(self, item: Item) -> list[Event]:
         current = self._open
         if isinstance(item, Arrived):
             return self._arrived(item)
@@ -284,14 +301,25 @@ class Pipeline:
         events = current.tick(t_ns)
         if not current.may_close(t_ns):
             return events
-        final, books = current.close()
-        self._closed[current.name] = current.plan.known
-        if len(self._closed) > REMEMBERED:
-            del self._closed[next(iter(self._closed))]
-        events += final
-        events += [Publish(result) for result in views.map_round(current) if result is not None]
-        events += [current.series_event("end", books), SeriesClosed(current.name, books)]
-        return events + self._next_series()
+        self._ending = current, ending(current)
+        return events + self._end(at_once=current.scan.n_positions * current.scan.n_channels <= _AT_ONCE)
+
+    def _end(self, *, at_once: bool) -> list[Event]:
+        """Go on with the end of a series, a piece or to the last; what follows from it once it is done."""
+        if self._ending is None:
+            return []
+        current, pieces = self._ending
+        try:
+            next(pieces)
+            while at_once:
+                next(pieces)
+        except StopIteration as end:
+            self._ending = None
+            self._closed[current.name] = current.plan.known
+            if len(self._closed) > REMEMBERED:
+                del self._closed[next(iter(self._closed))]
+            return [*end.value, *self._next_series()]
+        return []
 
     def _next_series(self) -> list[Event]:
         """Open the series whose header came while the last one was closing."""
@@ -319,6 +347,8 @@ class Pipeline:
         current = self._open
         if current is None:
             raise RequestError("no series yet" if self._current is None else f"series {self._current.name!r} is closed")
+        if self.ending:
+            raise RequestError(f"series {current.name!r} is at its end, and is being fitted once more")
         current.discovery.check(val, params)
 
     def _change(self, item: Change) -> list[Event]:

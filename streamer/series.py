@@ -18,7 +18,7 @@ from streamer.decisions import NS_PER_S
 from streamer.denoising import Denoising
 from streamer.discovery import Discovery
 from streamer.events import AskReplay, Count, Event, Log, Publish
-from streamer.fitting import constituents_of, engine_of, known_maps, known_of, model_axis, name_phases
+from streamer.fitting import constituents_of, engine_of, model_axis
 from streamer.placed import Placed, groups, join
 from streamer.replays import ReplayPlan, allowed_endpoint
 from streamer.scan import Scan
@@ -244,12 +244,12 @@ class Series:
             text = "the specimen has changed: the model starts anew, and positions when they are next visited"
             told.append(Log("warning", "change", text))
         self.discovery.batch(result)
-        return [*told, *self._new_basis(), publish, *self.anomalies.told(result, self.engine, self.axis)]
+        return [*told, *self.new_basis(), publish, *self.anomalies.told(result, self.engine, self.axis)]
 
-    def _new_basis(self) -> list[Event]:
+    def new_basis(self, *, final: bool = False) -> list[Event]:
         """Return the basis if it has not been published yet: no result speaks of one that nobody has seen."""
         basis = self.engine.basis
-        if basis is None or basis.version == self._basis_version:
+        if basis is None or (basis.version == self._basis_version and not final):
             return []
         self._basis_version = basis.version
         return [basis_event(self.name, basis), Count("model", n=basis.version)]
@@ -271,14 +271,15 @@ class Series:
         confirmed = self.engine.take_confirmed()
         self.discovery.confirm(confirmed.index)
         enough = max(64, self.scan.n_positions // 50)
-        events = self._new_basis() + self._discover() + self.anomalies.told(confirmed, self.engine, self.axis)
+        events = self.new_basis() + self.discover() + self.anomalies.told(confirmed, self.engine, self.axis)
         if self._since_promotion >= enough:
             self._since_promotion = 0
             if self._ending_ns is None:
                 events += self.deciding.promoted(t_ns, self.config)
         return events
 
-    def _discover(self, *, final: bool = False) -> list[Event]:
+    def discover(self, *, final: bool = False) -> list[Event]:
+        """Follow groups of anomalies; return what is new of them."""
         return self.discovery.update(self.engine, self.axis, self.phases, self.config.anomaly, final=final)
 
     def change_group(self, val: str, params: Mapping[str, Any]) -> list[Event]:
@@ -288,11 +289,12 @@ class Series:
     @property
     def wants_background(self) -> bool:
         """Whether idle time could be used."""
-        looks = any(look.wants_work for look in self._looks)
+        looks = any(look.wants_work for look in self.looks)
         return self.engine.wants_background or looks or self.deciding.wants_work
 
     @property
-    def _looks(self) -> list[Phases | Unmixing]:
+    def looks(self) -> list[Phases | Unmixing]:
+        """What is looked for in the model, where it is: phases, and what they mix."""
         return [look for look in (self.phases, self.unmixing) if look is not None]
 
     def background(self, t_ns: int) -> list[Event]:
@@ -304,7 +306,7 @@ class Series:
         self._turn += 1
         if self.deciding.wants_work and (self._turn % 3 == 0 or not self.engine.wants_background):
             return self.deciding.work(t_ns, self.config, running=self._ending_ns is None)
-        waiting = [look for look in self._looks if look.wants_work]
+        waiting = [look for look in self.looks if look.wants_work]
         if self.engine.wants_background:
             self.engine.background()
         elif waiting:
@@ -359,15 +361,8 @@ class Series:
         complete = self._end is None or self._end.n_sent is None or self.scan.books.received >= self._end.n_sent
         return complete or waited > STRAGGLER_NS
 
-    def close(self) -> tuple[list[Event], dict[str, Any]]:
-        """Refit, re-project, and return the last basis and the books; maps are published in between."""
-        self.engine.finish()
-        groups = self._discover(final=True)
-        for look in self._looks:
-            look.finish()
-        groups += self.discovery.conclude(self.engine, self.axis, self.phases, self.config.anomaly)
-        self.closed = True
-        told = self._name_positions()
+    def final_books(self) -> dict[str, Any]:
+        """The books of a series that is at its end."""
         books = {**self.scan.report(), "exit_status": self._exit_status}
         if self._end is not None and self._end.n_sent is not None and self._end.n_sent != books["n_sent"]:
             books["n_sent_claimed"] = self._end.n_sent
@@ -376,18 +371,7 @@ class Series:
         hindsight = self.deciding.finish()
         if hindsight:
             books["hindsight"] = hindsight
-        # The last basis also where its version was published: its mean and novelties are those of the final map.
-        self._basis_version = -1
-        return [*told, *self._new_basis(), *groups, *self.denoising.finish(self.engine)], books
-
-    def _name_positions(self) -> list[Event]:
-        """Say by the library, if there is one, what each position is; the axis may have been corrected until now."""
-        known, warnings = known_of(self.header, self.axis, self.config)
-        if known is not None and self.engine.basis is not None:
-            self.known_names, self.known_maps = known.names, known_maps(known, self.engine)
-            if self.phases is not None:
-                name_phases(known, self.engine, self.phases)
-        return [Log("warning", "library", text) for text in warnings]
+        return books
 
     def series_event(self, event: Literal["start", "end"], books: dict[str, Any] | None = None) -> Publish:
         """Return the `series` message of its start or end."""

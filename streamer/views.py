@@ -131,9 +131,9 @@ def _model(series: Series) -> int:
     return series.engine.basis.version if series.engine.basis is not None else 0
 
 
-def map_round(series: Series) -> Iterator[Result | None]:
+def map_round(series: Series, *, final: bool = False) -> Iterator[Result | None]:
     """Return every map as it is published, each made when it is asked for; None where other things may come first."""
-    for found in _shaped(series, costly=series.closed):
+    for found in _shaped(series, costly=final or series.closed):
         if found is None:
             yield None
         else:
