@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def to_onnx(network: Network, path: Path) -> None:
     names = [name for name in NAMED if name in ready.stages(example)]
     model = _exported(_Named(ready, names), example, names)
     _rename(model)
+    _give_biases(model, ready)
     named = {o.name: o for o in model.graph.output}
     del model.graph.output[:]
     model.graph.output.extend(named.pop(name) for name in _PUBLISHED if name in named)
@@ -96,6 +98,28 @@ def _rename(model: onnx.ModelProto) -> None:
     del model.metadata_props[:]
 
 
+def _give_biases(model: onnx.ModelProto, network: Network) -> None:
+    """Give layers back the biases that the exporter left out because they are exactly 0.
+
+    A network that begins as PCA has one; what is learnt later needs a place for it.
+    """
+    lacking = _lacking(network, {tensor.name for tensor in model.graph.initializer})
+    for node in model.graph.node:
+        name = node.input[1].removesuffix("weight") + "bias" if len(node.input) == 2 else ""
+        if name in lacking:
+            node.input.append(name)
+            model.graph.initializer.append(numpy_helper.from_array(lacking[name].numpy(), name))
+
+
+def _lacking(network: Network, held: Collection[str]) -> dict[str, Tensor]:
+    """Biases of a network that a file with its weights lacks: they are 0."""
+    return {
+        name: torch.zeros_like(value, requires_grad=False)
+        for name, value in network.named_parameters()
+        if name not in held and name.endswith(".bias") and name.removesuffix("bias") + "weight" in held
+    }
+
+
 def _folded(network: Network) -> Network:
     """Copy a network with everything that is constant after training folded into its weights."""
     ready = copy.deepcopy(network).eval()
@@ -126,6 +150,7 @@ def with_weights(model: onnx.ModelProto, network: Network) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     ready = _folded(network)
+    _give_biases(made, ready)
     held = {name: value.detach().numpy() for name, value in ready.state_dict().items()}
     for tensor in made.graph.initializer:
         if tensor.name not in held:
@@ -158,6 +183,7 @@ def from_onnx(path: Path, architecture: Architecture) -> Network:
     if architecture.kind == "residual":
         mean = mean * Residual.sharpness
     network = make_network(architecture, mean.numpy())
+    held |= _lacking(network, held)
     with torch.no_grad():
         network.mean.copy_(mean)
         if isinstance(network, Hourglass):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -253,6 +254,33 @@ def test_weights_find_their_places_in_a_file(made: dict[str, Made], name: str) -
     for key, value in graphs.weights(model).items():
         np.testing.assert_allclose(same[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
     assert not np.allclose(moved["last.weight"], same["last.weight"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["residual", "variational", "convolutional"])
+def test_biases_that_are_exactly_zero_are_kept_and_read_where_they_are_not(
+    made: dict[str, Made], name: str, tmp_path: Path
+) -> None:
+    network = copy.deepcopy(made[name].network)
+    last = f"encoder.{len(network.get_submodule('encoder')) - 1}.bias"  # type: ignore[arg-type]
+    network.get_parameter(last).data.zero_()
+    path = tmp_path / "zero.onnx"
+    to_onnx(network, path)
+    model = onnx.load(path)
+    assert not graphs.weights(model)[last].any()
+    for node in model.graph.node:
+        if last in node.input:
+            node.input.remove(last)  # as the exporter has it
+    kept = [t for t in model.graph.initializer if t.name != last]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    onnx.save(model, tmp_path / "lacking.onnx")
+    counts = counts_for(network, 5)
+    expected = in_torch(network, counts)["denoised"]
+    for file in (path, tmp_path / "lacking.onnx"):
+        again = from_onnx(file, network.architecture)
+        np.testing.assert_allclose(in_torch(again, counts)["denoised"], expected, rtol=1e-3, atol=1e-4)
+        again.get_parameter(last).data.fill_(0.5)
+        assert (graphs.weights(with_weights(onnx.load(file), again))[last] == 0.5).all()
 
 
 def test_files_of_other_networks_are_refused(made: dict[str, Made], tmp_path: Path) -> None:
