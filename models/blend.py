@@ -16,7 +16,7 @@ from models.base import Float64
 from models.seen import NORMAL, quartiles
 
 LEAST_JUDGED: Final = 24
-_MEMORY: Final = 512
+_MEMORY: Final = 256
 _FAR: Final = 3.0
 
 
@@ -39,6 +39,14 @@ class Blend:
         at = np.arange(self.n, self.n + distance.size) % self._distance.size
         self._distance[at], self._gain[at] = distance, gain
         self.n += distance.size
+
+    def age(self, keep: int) -> None:
+        """Forget all but so many of the latest spectra: the two are no longer what they were."""
+        kept = np.arange(max(self.n - min(keep, self._distance.size), 0), self.n) % self._distance.size
+        for values in (self._distance, self._gain):
+            values[: kept.size] = values[kept]
+        self.n = kept.size
+        self._known = 0, 0.0
 
     @property
     def is_known(self) -> bool:

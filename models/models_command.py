@@ -18,9 +18,10 @@ from models.evaluate import against_thinned, against_truth
 from models.inference import TrainedNetwork
 from models.pools import neighbours
 from models.precision import choose, made_up
+from models.rebinned import misfit, rebinned
 from models.sources import Source, measured, simulated
 from models.tables import comparison, metrics_table, verdict
-from models.zoo import find_model, find_models
+from models.zoo import SHIPPED, find_model, find_models
 
 _ERROR = 1
 _ROWS = 4096
@@ -46,9 +47,8 @@ def list_models(folder: Folders = None) -> None:
         if isinstance(card, ModelCard):
             axis, a = card.axis.axis(), card.architecture
             ends = f"{axis.values[0]:.4g} to {axis.values[-1]:.4g} {axis.units}, {axis.size}"
-            table.add_row(
-                card.name, card.technique, ends, a.kind, str(a.latent), f"{card.parameters:,}", str(path.parent)
-            )
+            where = "scanwise" if path.parent == SHIPPED else str(path.parent)
+            table.add_row(card.name, card.technique, ends, a.kind, str(a.latent), f"{card.parameters:,}", where)
         else:
             wrong.append(str(card))
     console.print(table)
@@ -97,7 +97,7 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Of specimen and counts.")] = 0,
     folder: Folders = None,
 ) -> None:
-    """Compare networks with shrunk PCA on the same counts."""
+    """Compare networks with shrunk PCA on the same counts; on other channels than theirs as the daemon uses them."""
     if (specimen is None) == (scan is None):
         raise _end(ValueError("say either --specimen or --scan"))
     networks = [_loaded(name, folder) for name in names]
@@ -111,10 +111,10 @@ def compare(
 
 
 def _judged(network: TrainedNetwork, source: Source, doses: list[float], seed: int) -> list[Metric]:
-    misfit = network.card.misfit(source.technique, source.axis)
-    if misfit is not None:
-        raise ValueError(f"{network.card.name} does not fit {source.name!r}: {misfit}")
-
+    if (why := misfit(network.card, source.technique, source.axis)) is not None:
+        raise ValueError(f"{network.card.name} does not fit {source.name!r}: {why}")
+    if network.card.misfit(source.technique, source.axis) is not None:
+        network = TrainedNetwork(*rebinned(network.model, network.card, source.axis))
     around = neighbours(source.nav_shape, source.spectra.shape[0], network.side)
 
     def denoised(quanta: NDArray[Any]) -> Float32:

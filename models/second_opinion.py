@@ -15,7 +15,8 @@ Everything is decided from the counts themselves, in the metric of counting nois
   flatters it by (K / N) (D' / D) in units of raw counts' error. From the same halves follows how much of the network's
   spectrum is best shown beside the linear model's (`Blend`), within the components and beyond them: what a scan has
   taught with certainty, that there is little beyond its components, is not known to a network. One that would add
-  nothing is silent. Where the two disagree, the one that is nearer to the position's counts is shown, unmixed.
+  nothing is silent. Where the two disagree, the network is shown, unmixed, where it is nearer to the position's counts
+  by more than chance and what it has of their noise.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ FALSE_ALARM: Final = 1e-4
 """Share of spectra on which models that are both right are said to disagree."""
 _FAR: Final = float(ndtri(1.0 - FALSE_ALARM))
 _OFTEN, _SELDOM, _ENOUGH = 4, 64, 256
+_GROWN: Final = 1.5
+"""Growth of what the linear model has learnt, from which on it is another."""
 _LEAST_WEIGHT: Final = 0.05
 _APART: Final = 3.0
 _FEWER, _MORE = 0.5, 10.0
@@ -113,6 +116,8 @@ class SecondOpinion:
         self._metric: Metric | None = None
         self._noise = Tally()
         """Cube roots of squared distances that are noise."""
+        self._bolder = Tally()
+        """By how much more of the noise of a spectrum is in what the network makes of it, in units of the exposure."""
         self._apart = Tally()
         """The same of all distances."""
         self.merit = Tally()
@@ -122,6 +127,7 @@ class SecondOpinion:
         """
         self.within, self.beyond = Blend(), Blend()
         """Of what the network says within the components of the linear model, and of what it says beyond them."""
+        self._judged_by, self._fresh = (0.0, -1), 0
         self._next_sample = 0
         self.looked = self.outside = self.disagreed = self.spoke = 0
 
@@ -155,6 +161,7 @@ class SecondOpinion:
             return None
         if self._metric is None or self._metric.published is not published:
             self._metric = Metric.of(published)
+        self._follow(published)
         seen = Seen.of(score_map.store.rows(index), score_map.visits[index], engine.noise)
         tuning = self._tuned(engine.noise)
         found = seen.by(self.network)
@@ -167,7 +174,7 @@ class SecondOpinion:
         # A network that does not know this scan would only say so everywhere.
         trusted = inside & self.may_speak
         disagree = trusted & (distance > exposure * self._threshold(published, score_map.measured.size))
-        speaks = trusted & (~disagree | (lean >= 0.0))
+        speaks = trusted & (~disagree | self._is_nearer(lean, distance, exposure))
         quanta = seen.counts if engine.noise.is_poisson else as_dense(seen.quanta)
         ordinary = inside & ~disagree & self._is_ordinary(np.cbrt(distance / exposure), inside)
         tuning.take(quanta, found.spectra, seen.total, seen.visits, ordinary)
@@ -178,6 +185,28 @@ class SecondOpinion:
         agreed = ~disagree
         spectra[agreed] = self._between(linear[agreed], spectra[agreed], published)
         return Opinion(index, spectra, inside, disagree, speaks)
+
+    def judge_anew(self) -> None:
+        """Forget most of how the two were judged: the linear model has become another."""
+        self._fresh = 0
+        self.within.age(LEAST_JUDGED)
+        self.beyond.age(LEAST_JUDGED)
+
+    def _follow(self, published: Published) -> None:
+        """A linear model that knows little is easily improved on; with what it learns it needs less of a network."""
+        learnt, components = self._judged_by
+        if published.n_spectra >= _GROWN * learnt or published.basis.n_components != components:
+            self._judged_by = published.n_spectra, published.basis.n_components
+            self.judge_anew()
+
+    def _is_nearer(self, lean: Float64, distance: Float64, exposure: Float64) -> NDArray[np.bool_]:
+        """Whether networks are nearer to the truth (n,), not only to counts: by more than noise does that.
+
+        What follows the noise more is nearer to it, by twice its part in the prediction; and where the linear model is
+        right, the lean has a standard deviation of 2 sqrt(exposure distance).
+        """
+        follows = 2.0 * exposure * max(self._bolder.median, 0.0)
+        return np.asarray(lean > follows + 2.0 * _FAR * np.sqrt(exposure * distance))
 
     def _between(self, linear: Float32, network: Float32, published: Published) -> Float32:
         """Spectra (n, D) on the way from the one to the other."""
@@ -219,12 +248,13 @@ class SecondOpinion:
 
     def _sample(self, seen: Seen, inside: NDArray[np.bool_], metric: Metric, n_fitted: int) -> None:
         """Split some of the spectra into halves: how much do the models differ by noise, and which predicts better?"""
-        every = _OFTEN if self._noise.n < _ENOUGH else _SELDOM
+        every = _OFTEN if self._fresh < _ENOUGH else _SELDOM
         rows = np.arange(self._next_sample, inside.size, every)
         self._next_sample = int(rows[-1] + every if rows.size else self._next_sample) - inside.size
         rows = rows[inside[rows]]
         if not rows.size:
             return
+        self._fresh += rows.size
         published, weight = metric.published, metric.weight
         half, other = seen.halves(rows, self._rng)
         exposure = np.maximum(half.exposure(published).reshape(2, -1).mean(axis=0), 1e-12)
@@ -233,17 +263,21 @@ class SecondOpinion:
         linear = linear_of(half, published)
         nearer = compare(other, network, linear, weight)[1].reshape(2, -1).sum(axis=0)
         apart = [a[: rows.size] - a[rows.size :] for a in (network, linear)]
-        noise = 0.5 * sum((a * a) @ weight for a in apart)
-        self._noise.add(np.cbrt(noise / exposure))
+        own, its = (0.5 * (a * a) @ weight / exposure for a in apart)
+        self._noise.add(np.cbrt(own + its))
+        self._bolder.add(own - its)
         # Channels that are scaled together have one part of the noise.
         freedom = published.scaling.n_effective / weight.size
         learnt = published.basis.n_components * freedom / n_fitted - tuning.optimism
         unit = 0.5 / exposure / weight.size
         self.merit.add(nearer * unit + learnt)
-        self._weigh(network - linear, other - linear, metric, unit, learnt)
+        # What is shown is made of all counts, which both halves' mean comes near: half of them are twice as noisy, and
+        # a network that adds no more than a little less noise would seem to be worth twice as much.
+        away = other - np.tile(_mean_of_halves(linear), (2, 1))
+        self._weigh(network - linear, away, metric, unit, learnt)
 
     def _weigh(self, apart: Float32, away: Float32, metric: Metric, unit: Float64, learnt: float) -> None:
-        """Learn the weights from N - L and B - L (2 m, D) of halves.
+        """Learn the weights from N - L of halves and B - L of other halves and the mean of both, each (2 m, D).
 
         What the basis has learnt from B it has as components: the noise of B looks smaller beyond them than it is.
         """
@@ -252,8 +286,14 @@ class SecondOpinion:
             (self.within, *parts, 0.0),
             (self.beyond, apart - parts[0], away - parts[1], 0.5 * learnt),
         ):
-            distance, gain = (((a * x) @ metric.weight).reshape(2, -1).sum(axis=0) * unit for x in (a, b))
+            gain = ((a * b) @ metric.weight).reshape(2, -1).sum(axis=0) * unit
+            distance = 2.0 * (_mean_of_halves(a) ** 2 @ metric.weight) * unit
             blend.add(distance, gain + more)
+
+
+def _mean_of_halves(spectra: Float32) -> Float32:
+    """Mean (m, D) of what was made of first halves and of second ones (2 m, D)."""
+    return np.asarray(spectra.reshape(2, -1, spectra.shape[1]).mean(axis=0), dtype=np.float32)
 
 
 def _within(spectra: Float32, published: Published) -> Float32:

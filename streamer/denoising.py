@@ -241,6 +241,7 @@ class Denoising:
         The linear model is the final one now, fitted to all counts, and what is shown has a part of it.
         """
         if self._opinion is not None and self._opinion.may_speak:
+            self._opinion.judge_anew()
             self._enqueue(np.flatnonzero(engine.visits > 0))
         events, left = list[Event](), min(self.waiting, _AT_END)
         while left > 0 and self.waiting:

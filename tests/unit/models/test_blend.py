@@ -74,3 +74,15 @@ def test_nothing_is_mixed_before_enough_was_judged_and_the_latest_count() -> Non
     assert blend.weight > 0.9
     judged(blend, rng, 100, 0.1, 1.0)
     assert blend.weight < 0.1
+
+
+def test_of_what_was_judged_when_the_two_were_others_the_latest_is_kept_at_first() -> None:
+    blend, alone = Blend(memory=64), Blend(memory=64)
+    judged(blend, np.random.default_rng(0), 150, 1.0, 0.1)
+    before = blend.weight
+    blend.age(LEAST_JUDGED)
+    assert blend.n == LEAST_JUDGED
+    assert blend.weight == pytest.approx(before, abs=0.05)
+    for part in (blend, alone):
+        judged(part, np.random.default_rng(1), 64, 0.1, 1.0)
+    assert blend.weight == pytest.approx(alone.weight, abs=1e-12)

@@ -63,6 +63,15 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
     return TrainedNetwork.load(path, device="cpu")
 
 
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
+    """Trained on pairs of lines that are not those of the scene, for a moment."""
+    path, rng = tmp_path_factory.mktemp("elsewhere") / "elsewhere.onnx", np.random.default_rng(7)
+    pairs = moving_line(rng.uniform(4, 60, 512)) + moving_line(rng.uniform(4, 60, 512))
+    train_for(pairs, path, steps=200, latent=6, hidden=(48, 24), mixed=1)
+    return TrainedNetwork.load(path, device="cpu")
+
+
 def test_what_was_trained_for_is_in_the_domain_and_agreed_on(network: TrainedNetwork) -> None:
     for seed, mean in ((1, 60.0), (2, 120.0), (3, 1000.0)):
         engine, opinion = scan(Scene(SHAPE, mean_counts=mean).expected, network, seed)
@@ -109,6 +118,36 @@ def test_a_network_that_predicts_worse_is_silent_and_flags_nothing(moving: Train
     assert opinion.is_worse or found.inside.mean() < 0.1
     assert not found.speaks.any()
     assert not found.disagree.any()
+
+
+def test_what_is_shown_of_a_network_for_other_specimens_is_no_worse_once_the_scan_is_known(
+    elsewhere: TrainedNetwork,
+) -> None:
+    expected = Scene(SHAPE, mean_counts=100.0).expected
+    for seed in range(3):
+        engine, opinion = scan(expected, elsewhere, seed)
+        engine.finish()
+        opinion.judge_anew()
+        found = look(engine, opinion)
+        linear = engine.denoise(np.arange(engine.n_positions))
+        shown = np.where(found.speaks[:, None], found.spectra, linear)
+        assert squared_error(shown, expected).mean() < 1.02 * squared_error(linear, expected).mean()
+
+
+def test_a_network_that_follows_the_noise_is_not_taken_to_be_nearer_to_the_truth(network: TrainedNetwork) -> None:
+    """Where both are right but for noise, the one with more of it in its predictions is nearer to the counts."""
+    opinion, rng = SecondOpinion(network), np.random.default_rng(0)
+    n, d, follows, quiet = 20000, 64, 12, 2
+    noise = rng.standard_normal((n, d)).astype(np.float32)
+    bold, calm = (np.where(np.arange(d) < k, noise, 0.0).astype(np.float32) for k in (follows, quiet))
+    opinion._bolder.add(np.full(8, float(follows - quiet)))
+    distance, lean = compare(noise, bold, calm, np.ones(d, dtype=np.float32))
+    assert (lean > 0).mean() > 0.99
+    assert opinion._is_nearer(lean, distance, np.ones(n)).mean() < 1e-3
+    # One that is right where the linear model is not.
+    wrong = calm + np.where(np.arange(d) == 40, 15.0, 0.0).astype(np.float32)
+    distance, lean = compare(noise, bold, wrong, np.ones(d, dtype=np.float32))
+    assert opinion._is_nearer(lean, distance, np.ones(n)).mean() > 0.99
 
 
 def test_the_same_looks_give_the_same_bits(network: TrainedNetwork) -> None:

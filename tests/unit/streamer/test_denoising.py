@@ -75,9 +75,11 @@ def test_a_network_that_fits_speaks_and_results_say_so(scene_network: Path) -> N
     window = results(events, "map/network/peak")[-1].arrays["network/peak"].ravel()
     np.testing.assert_array_equal(np.isnan(window), shown != 1.0)
     np.testing.assert_allclose(window[index], denoised[:, 8:13].sum(axis=1), rtol=1e-5)
-    answer = ask(pipeline, "spectrum", index=int(index[-1]))
-    # The network has been attuned further since.
-    np.testing.assert_allclose(answer.arrays["network"], denoised[-1], rtol=0.05, atol=0.05)
+    answer = ask(pipeline, "spectrum", index=int(index[-1])).arrays
+    # What is shown lies between the two (the network has been attuned further since).
+    assert status["weights"][0] > 0.5
+    apart = [np.linalg.norm(answer[name] - denoised[-1]) for name in ("network", "denoised")]
+    assert max(apart) < 1.1 * np.linalg.norm(answer["network"] - answer["denoised"])
 
 
 def test_results_are_those_of_the_linear_model_whether_there_is_a_network_or_not(scene_network: Path) -> None:
