@@ -192,14 +192,15 @@ class Residual(Hourglass):
         self.sharpness = 1.0
 
     @torch.no_grad()
-    def begin(self, spectra: Tensor, most: float, generator: torch.Generator) -> None:
+    def begin(self, spectra: Tensor, weight: Tensor, most: float, generator: torch.Generator) -> None:
         """Start from the PCA of spectra (n, D), D times shares, whose components are seen at a dose of `most` counts.
 
-        Rows of the first layer beyond these components look along random mixtures of them.
+        Each spectrum weighs (n,) its counts, where they have any noise, so that all have the same (Keenan & Kotula
+        2004). Rows of the first layer beyond these components look along random mixtures of them.
         """
         d, k, width = self.architecture.n_channels, self.architecture.latent, self.first.out_features
         root = self.mean.sqrt()
-        _, size, axes = torch.linalg.svd(spectra / root - root, full_matrices=False)
+        _, size, axes = torch.linalg.svd((spectra / root - root) * weight.sqrt()[:, None], full_matrices=False)
         variance = size.square() / len(spectra)
         noise = float(variance[width:].mean()) if len(variance) > width else 0.0
         edge = noise * (1.0 + (d / len(spectra)) ** 0.5) ** 2  # Marchenko & Pastur; 0 where the spectra have no noise

@@ -17,6 +17,7 @@ from models.thinning import is_counts, thin
 Target = Literal["truth", "thinned", "same"]
 Rows: TypeAlias = NDArray[Any] | sparse.csr_array
 _BRIGHT = 8.0
+_NOISY = 4
 _SHARE = (0.5, 0.9)
 
 
@@ -52,6 +53,13 @@ class Pool(Protocol):
 
     def draw(self, n: int, rng: np.random.Generator) -> Batch:
         """Draw n pairs."""
+        ...
+
+    def known(self, n: int, rng: np.random.Generator) -> tuple[Float32, Float32]:
+        """About n spectra (n, D), D times shares, with as little noise as there is, and what each weighs (n,).
+
+        Measured ones are up to four times as many: noise averages out over them.
+        """
         ...
 
 
@@ -115,9 +123,7 @@ class Expected:
     def draw(self, n: int, rng: np.random.Generator) -> Batch:
         """Draw n pairs."""
         pairs = self._pairs
-        base = self._mixed(n, rng) if pairs.mixed > 1 else _taken(self._spectra, self._around[self._rows(n, rng)])
-        if pairs.augmentation.active:
-            base = _displaced(base, pairs.augmentation, rng, counted=False, expected=True)
+        base = self._base(n, rng)
         middle = base[:, base.shape[1] // 2]
         unit = np.maximum(middle.sum(axis=1), 1e-30)
         quanta = log_uniform(self._quanta, n, rng)
@@ -129,6 +135,19 @@ class Expected:
         if pairs.target == "same":
             return _batch(inputs, inputs[:, inputs.shape[1] // 2])
         return _batch(inputs, middle, quanta)
+
+    def known(self, n: int, rng: np.random.Generator) -> tuple[Float32, Float32]:
+        """Draw n expected spectra."""
+        base = self._base(n, rng)
+        found = _batch(base, base[:, base.shape[1] // 2])
+        return found.targets, found.weight
+
+    def _base(self, n: int, rng: np.random.Generator) -> Float32:
+        pairs = self._pairs
+        base = self._mixed(n, rng) if pairs.mixed > 1 else _taken(self._spectra, self._around[self._rows(n, rng)])
+        if pairs.augmentation.active:
+            base = _displaced(base, pairs.augmentation, rng, counted=False, expected=True)
+        return base
 
     def _rows(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.integers(0, self._spectra.shape[0], n)
@@ -198,9 +217,7 @@ class Measured:
     def draw(self, n: int, rng: np.random.Generator) -> Batch:
         """Draw n pairs."""
         pairs = self._pairs
-        base = _taken(self._quanta, self._around[rng.choice(self._chosen, n)])
-        if pairs.augmentation.active:
-            base = _displaced(base, pairs.augmentation, rng, counted=self._counted, expected=False)
+        base = self._base(rng.choice(self._chosen, n), rng)
         if self._least < 1.0:
             part = log_uniform((self._least, 1.0), n, rng)
             base = thin(base, part[:, None, None], rng, self._read_sigma)[0]
@@ -209,6 +226,17 @@ class Measured:
         inputs, rest = thin(base, rng.uniform(*_SHARE, n)[:, None, None], rng, self._read_sigma)
         targets = rest[:, rest.shape[1] // 2]
         return _batch(inputs, targets, targets.sum(axis=1))
+
+    def known(self, n: int, rng: np.random.Generator) -> tuple[Float32, Float32]:
+        """Draw up to 4 n spectra with all their counts, no one twice; each weighs its counts."""
+        base = self._base(rng.permutation(self._chosen)[: _NOISY * n], rng)
+        middle = np.maximum(base[:, base.shape[1] // 2], 0.0)
+        found = _batch(base, middle, middle.sum(axis=1))
+        return found.targets, found.weight
+
+    def _base(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Float32:
+        base, how = _taken(self._quanta, self._around[rows]), self._pairs.augmentation
+        return _displaced(base, how, rng, counted=self._counted, expected=False) if how.active else base
 
 
 class Mixture:
@@ -241,6 +269,12 @@ class Mixture:
             np.concatenate([p.quanta for p in parts]),
             weight / max(weight.mean(), np.float32(1e-30)),
         )
+
+    def known(self, n: int, rng: np.random.Generator) -> tuple[Float32, Float32]:
+        """Draw about n spectra."""
+        numbers = rng.multinomial(n, self._weights)
+        parts = [pool.known(int(k), rng) for pool, k in zip(self._pools, numbers, strict=True) if k]
+        return np.concatenate([spectra for spectra, _ in parts]), np.concatenate([weight for _, weight in parts])
 
 
 def log_uniform(ends: tuple[float, float], n: int, rng: np.random.Generator) -> Float64:

@@ -88,11 +88,11 @@ def fresh(architecture: Architecture, pool: Pool, seed: int = 0) -> Network:
     """Make a network for the spectra of a pool: random, or, where it is residual or a grid, fitted to some of them."""
     network = make_network(architecture, pool.mean, seed)
     if isinstance(network, Topographic):
-        network.begin(torch.from_numpy(pool.draw(_LAID_THROUGH, np.random.default_rng([seed, 3])).targets))
+        network.begin(torch.from_numpy(pool.known(_LAID_THROUGH, np.random.default_rng([seed, 3]))[0]))
     if isinstance(network, Residual):
-        batch = pool.draw(_HELD_OUT, np.random.default_rng([seed, 3]))
-        most = float(np.quantile(batch.quanta, 0.95))
-        network.begin(torch.from_numpy(batch.targets), most, torch.Generator().manual_seed(seed))
+        spectra, weight = map(torch.from_numpy, pool.known(_HELD_OUT, np.random.default_rng([seed, 3])))
+        most = float(np.quantile(pool.draw(_HELD_OUT, np.random.default_rng([seed, 3])).quanta, 0.95))
+        network.begin(spectra, weight, most, torch.Generator().manual_seed(seed))
     return network
 
 

@@ -83,6 +83,18 @@ def test_a_residual_network_begins_as_shrunk_pca_and_leaves_it_where_lines_move(
     assert squared_error(denoise(network, counts), truth).mean() < pca
 
 
+def test_a_residual_network_begins_as_shrunk_pca_of_measured_counts_too() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.exp(rng.uniform(np.log(10.0), np.log(300.0), 3000))[:, None] * mixtures(3000, 3)
+    counts = rng.poisson(truth).astype(np.uint16)
+    architecture = Architecture(kind="residual", n_channels=D, hidden=(32, 16), latent=3)
+    begun = fresh(architecture, Measured(counts, Pairs("thinned")))
+    pca = squared_error(shrunk_pca(counts), truth).mean()
+    assert (
+        squared_error(denoise(begun, counts), truth).mean() < 1.3 * pca
+    )  # 13 by thinned ones
+
+
 def test_a_grid_is_laid_through_lines_that_move_and_beats_pca_of_any_rank() -> None:
     network = fresh(Architecture(kind="topographic", n_channels=D, hidden=(96,), latent=1), line_pool(0, 1000))
     place = np.random.default_rng(7).uniform(0.25 * D, 0.75 * D, 1500)
