@@ -6,7 +6,7 @@ second to import and is therefore imported with the first question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -217,6 +217,23 @@ def make_templates(edges_kev: Float64, at_mn_kev: float, offset_kev: float = 0.0
     spectra = np.add.reduceat(strength[:, None] * share, first[:-1], axis=0) / np.maximum(photons, 1e-300)[:, None]
     brightest = [max(mine, key=lambda line: line.strength).kev for _, _, mine in shells]
     return Templates(tuple((e, s) for e, s, _ in shells), spectra, photons, np.array(brightest))
+
+
+def mass_attenuation_cm2_g(mass_fractions: Mapping[str, float], energies_kev: Float64) -> Float64:
+    """Mass attenuation of a mixture (fractions on any scale) at photon energies in keV, cm^2/g (Elam tables of xraydb).
+
+    Below 0.1 keV, where the tables end, as at 0.1 keV.
+
+    Raises
+    ------
+    ValueError
+        Where xraydb does not know an element.
+    """
+    ev = 1e3 * np.maximum(energies_kev, 0.1)
+    total = np.zeros(ev.shape)
+    for element, fraction in mass_fractions.items():
+        total += fraction * np.asarray(_xraydb().mu_elam(element, ev))
+    return np.asarray(total / sum(mass_fractions.values()))
 
 
 def _peaks(edges_kev: Float64, places: Float64, widths: Float64) -> Float64:

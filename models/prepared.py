@@ -61,6 +61,8 @@ class PreparedEngine(LinearEngine):
             n_positions, layout.n_modelled, config, None if noise is None else layout.noise(noise), modelled
         )
         self._steps, self._layout, self._axis = steps, layout, axis
+        self.modelled = modelled
+        """The axis of the model's channels."""
         self._raw_totals: Float64 = np.zeros(n_positions)
         self._shift_sum: Float64 = np.zeros(n_positions)
         self._scale_sum: Float64 = np.zeros(n_positions)

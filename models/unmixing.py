@@ -12,9 +12,11 @@ from scipy.optimize import linear_sum_assignment
 
 from models.abundances import LinearUnmixing
 from models.base import Float32, Float64, Pieces, done, together
+from models.corrected import Corrected, Correction, corrected
 from models.endmembers import Corners, corners_of, fitted
 from models.linear import LinearEngine
 from models.linearity import Bend, bends
+from models.noise import POISSON
 from models.phase_mixture import Mixture, Sample
 from models.phase_sample import PhaseView, Positions, spread_out
 from models.phases import Phases
@@ -78,10 +80,12 @@ class Unmixing:
     engine : LinearEngine
     phases : Phases
         Of the same engine.
+    correction : Correction, optional
+        How thickness bends mixtures: corrected for at the end, where spectra tell of it.
     """
 
-    def __init__(self, engine: LinearEngine, phases: Phases) -> None:
-        self._engine, self._phases = engine, phases
+    def __init__(self, engine: LinearEngine, phases: Phases, correction: Correction | None = None) -> None:
+        self._engine, self._phases, self._correction = engine, phases, correction
         self.revision = 0
         """Rises whenever positions get other abundances for the same counts."""
         self.end_members: EndMembers | None = None
@@ -92,6 +96,8 @@ class Unmixing:
         self._made_of: tuple[PhaseView, Mixture] | None = None
         self._made_at = 0
         self._final: tuple[Float32, Float32] | None = None
+        self.corrected: Corrected | None = None
+        """What was found of thickness at the end, where that was asked for."""
 
     @property
     def wants_work(self) -> bool:
@@ -116,8 +122,17 @@ class Unmixing:
         """As `finish`, in pieces between which everything can be asked for."""
         self._job = self._final = None
         yield from together(self._learn(_FINAL_SAMPLE, _FINAL_STEPS))
+        if type(self._engine.score_map.store) is not CountStore:
+            return
+        if self._correction is not None and self._engine.basis is not None:
+            self.corrected = corrected(
+                self._engine, self._correction.law, self._correction.nav_shape, self._learnt_from
+            )
+            yield
         found = self.end_members
-        if found is not None and not found.spread and type(self._engine.score_map.store) is CountStore:
+        if self.corrected is not None:
+            yield from self._adopt_corrected(self.corrected)
+        elif found is not None and not found.spread:
             self._final = yield from self._fitted(found)
             self.revision += 1
 
@@ -149,7 +164,14 @@ class Unmixing:
             for label, name, phase in zip(found.labels, names, found.phases, strict=True)
         ]
         tested = [{"pair": [names[i] for i in b.pair], "p_value": b.p_value, "n": round(b.n_mixed)} for b in self.bends]
-        return {"end_members": members, "nonlinear": tested}
+        return {"end_members": members, "nonlinear": tested, "corrected": self._corrected_summary()}
+
+    def _corrected_summary(self) -> dict[str, Any] | None:
+        if self.corrected is None:
+            return None
+        law, thickness = self.corrected.law, self.corrected.thickness
+        low, middle, high = (float(v) for v in np.nanpercentile(thickness, (1, 50, 99)))
+        return {"model": law.name, "units": law.units, "thickness": [low, middle, high]}
 
     # Learning
 
@@ -247,6 +269,60 @@ class Unmixing:
                 shares[stored], errors[stored] = fit.fit(scores.store.rows(stored), noise, scores.visits[stored])
             yield
         return shares, errors
+
+    # Thickness
+
+    def _learnt_from(self, rows: Float32, nav_shape: tuple[int, ...] | None) -> tuple[Float64, tuple[bool, ...]] | None:
+        """End-members of other spectra (n, D) on the same channels, found by an engine and phases of their own."""
+        if self._correction is None:
+            return None
+        engine = LinearEngine(len(rows), rows.shape[1], noise=POISSON)
+        for first in range(0, len(rows), _ROWS):
+            index = np.arange(first, min(first + _ROWS, len(rows)), dtype=np.uint32)
+            engine.process(index, rows[index])
+        engine.finish()
+        phases = Phases(engine, self._correction.peak_width, nav_shape, self._correction.limits)
+        phases.finish()
+        unmixing = Unmixing(engine, phases)
+        unmixing.finish()
+        found = unmixing.end_members
+        return None if found is None else (found.spectra, tuple(phase is not None for phase in found.phases))
+
+    def _adopt_corrected(self, found: Corrected) -> Pieces[None]:
+        """Fit shares of end-members of one thickness to all stored counts, and label them."""
+        scores, engine = self._engine.score_map, self._engine
+        shares, errors = np.full((2, scores.n_positions, len(found.spectra)), np.nan, dtype=np.float32)
+        measured = scores.measured[scores.store.complete(scores.measured)]
+        # Of like thickness at a time: what it does to the end-members is worked out once for all of them.
+        order = measured[np.argsort(found.thickness[measured], kind="stable")]
+        for first in range(0, order.size, _FINAL_ROWS):
+            at = order[first : first + _FINAL_ROWS]
+            counts, visits = scores.store.rows(at), scores.visits[at]
+            shares[at], errors[at] = found.fit(counts, engine.noise, visits, found.thickness[at])
+            yield
+        view = self._made_of[0] if self._made_of else PhaseView.of(scores, engine.noise, engine.windows)
+        if view is None:
+            return
+        numbers = self._numbers(shares, found.pure)
+        self.end_members = None
+        ends = (f"end{k}" for k in count())
+        labels = tuple(next(ends) if n is None else str(n) for n in numbers)
+        linear = LinearUnmixing(view.space, view.coordinates_of(found.spectra))
+        self._adopt(EndMembers(labels, numbers, found.spectra, view, linear), self.bends)
+        self._final = shares, errors
+
+    def _numbers(self, shares: Float32, pure: tuple[bool, ...]) -> tuple[int | None, ...]:
+        """Number of the phase that each end-member is, if one is mostly of it and it is mostly of that one."""
+        label = self._phases.label
+        ids = [int(i) for i in np.unique(label) if i >= 0]
+        if not ids:
+            return (None,) * len(pure)
+        mean = np.stack([np.nanmean(shares[label == i], axis=0) for i in ids])
+        numbers: list[int | None] = []
+        for k, is_phase in enumerate(pure):
+            row = int(mean[:, k].argmax())
+            numbers.append(ids[row] if is_phase and int(mean[row].argmax()) == k else None)
+        return tuple(numbers)
 
 
 def _of_unit_sum(spectra: Float64) -> Float64:

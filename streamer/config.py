@@ -14,7 +14,7 @@ from models.phase_growth import PhaseLimits
 from models.steps import StepsConfig
 from streamer.config_decisions import DecisionConfig, DriftSection
 from streamer.config_section import FiniteFloat, PositiveFloat, Section
-from streamer.wire import Limits, Stins
+from streamer.wire import Limits, Stins, ThicknessMap
 
 
 class StinsConfig(Section):
@@ -179,6 +179,12 @@ class UnmixingSection(Section):
     """How much of each end-member a position is; needs phases. Worked on only while nothing else waits."""
 
     enabled: bool = Field(True, description="find end-members, and map their abundances")
+    thickness: ThicknessMap | None = Field(
+        None,
+        description="what thickness does to spectra, corrected for at the end where they tell of it (a series' own "
+        'header first): {model = "absorption", absorber = {Ni = 0.7, Al = 0.3}, take_off_deg = 20} or '
+        '{model = "plural_scattering", plasmon_ev = 23, plasmon_width_ev = 12}',
+    )
 
 
 class PipelineConfig(Section):

@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.axis import Axis
+from models.corrected import Correction
 from models.known import KnownPhases
 from models.linear import LinearEngine
 from models.noise import NoiseModel
 from models.phases import Phases
-from models.prepared import make_engine
+from models.prepared import PreparedEngine, make_engine
 from models.steps import StepsConfig
+from models.thickness import Absorption, PluralScattering, Thickness
 from models.unmixing import Unmixing
 from streamer.config import PipelineConfig
-from streamer.wire import AxisMap, HeaderMap, NoiseMap
+from streamer.wire import AbsorptionMap, AxisMap, HeaderMap, NoiseMap, ThicknessMap
 
 _AT_ONCE = 512
 _POOLED = 64
@@ -49,13 +51,32 @@ def engine_of(
 
 
 def constituents_of(
-    engine: LinearEngine, nav_shape: tuple[int, ...] | None, axis: Axis, config: PipelineConfig
-) -> tuple[Phases | None, Unmixing | None]:
-    """Return what looks for phases among the positions of an engine, and for mixtures of them, if wanted."""
+    engine: LinearEngine, nav_shape: tuple[int, ...] | None, header: HeaderMap, axis: Axis, config: PipelineConfig
+) -> tuple[Phases | None, Unmixing | None, list[str]]:
+    """Return what looks for phases among the positions of an engine, and for mixtures of them, if wanted.
+
+    And what the operator should know of it.
+    """
     if not config.phases.enabled:
-        return None, None
-    phases = Phases(engine, axis.peak_width_channels(), nav_shape, config.phases.limits())
-    return phases, Unmixing(engine, phases) if config.unmixing.enabled else None
+        return None, None, []
+    width, limits, untold = axis.peak_width_channels(), config.phases.limits(), []
+    phases = Phases(engine, width, nav_shape, limits)
+    if not config.unmixing.enabled:
+        return phases, None, []
+    correction, given = None, header.thickness or config.unmixing.thickness
+    if given is not None:
+        try:
+            modelled = engine.modelled if isinstance(engine, PreparedEngine) else axis
+            correction = Correction(_thickness(given, modelled), width, nav_shape, limits)
+        except ValueError as error:
+            untold = [f"mixtures are not corrected for thickness: {error}"]
+    return phases, Unmixing(engine, phases, correction), untold
+
+
+def _thickness(given: ThicknessMap, axis: Axis) -> Thickness:
+    if isinstance(given, AbsorptionMap):
+        return Absorption.on(axis, given.absorber, given.take_off_deg)
+    return PluralScattering.on(axis, given.plasmon_ev, given.plasmon_width_ev)
 
 
 def known_of(header: HeaderMap, axis: Axis, config: PipelineConfig) -> tuple[KnownPhases | None, list[str]]:

@@ -89,7 +89,8 @@ class Series:
     def _begin_model(self) -> None:
         """Make the model for the axis as it is known now."""
         self.engine, self._untold = engine_of(self.scan.n_positions, self.header, self.axis, self.config)
-        self.phases, self.unmixing = constituents_of(self.engine, self._grid, self.axis, self.config)
+        self.phases, self.unmixing, told = constituents_of(self.engine, self._grid, self.header, self.axis, self.config)
+        self._untold += told
         self.deciding.begin(self.engine, self.phases, self.axis, self.config)
 
     # What arrives

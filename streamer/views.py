@@ -69,6 +69,8 @@ def _each(series: Series, *, costly: bool) -> Iterator[tuple[str, NDArray[Any]] 
     if series.unmixing is not None and series.unmixing.labels:
         labels = list(series.unmixing.labels)
         yield from _in_pieces(series, abundance_names(labels), partial(abundances, series.unmixing, labels))
+        if series.unmixing.corrected is not None:
+            yield "thickness", series.unmixing.corrected.thickness
 
 
 def _error(engine: LinearEngine, channels: tuple[int, int], index: NDArray[np.int64]) -> list[NDArray[Any]]:

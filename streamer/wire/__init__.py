@@ -13,6 +13,7 @@ from streamer.wire.control import (
 )
 from streamer.wire.data import (
     ACTIONS,
+    AbsorptionMap,
     AxisMap,
     Block,
     EndMap,
@@ -24,8 +25,10 @@ from streamer.wire.data import (
     Limits,
     Message,
     NoiseMap,
+    PluralScatteringMap,
     SeriesEnd,
     Stins,
+    ThicknessMap,
 )
 from streamer.wire.decode import decode
 from streamer.wire.encode import (
@@ -40,6 +43,7 @@ from streamer.wire.results import Result, decode_result, encode_result, f4
 
 __all__ = [
     "ACTIONS",
+    "AbsorptionMap",
     "AxisMap",
     "Block",
     "Control",
@@ -53,10 +57,12 @@ __all__ = [
     "Message",
     "NoiseMap",
     "Part",
+    "PluralScatteringMap",
     "ReplayAnswer",
     "Result",
     "SeriesEnd",
     "Stins",
+    "ThicknessMap",
     "WireError",
     "decode",
     "decode_control",

@@ -86,6 +86,26 @@ class NoiseMap(_Map):
     read_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
+class AbsorptionMap(_Map):
+    """X-rays absorbed in a film: mass fractions of its elements (any scale), and the take-off angle."""
+
+    model: Literal["absorption"]
+    absorber: Annotated[dict[str, Positive], Field(min_length=1)]
+    take_off_deg: Annotated[float, Field(gt=0, le=90)]
+
+
+class PluralScatteringMap(_Map):
+    """Electrons scattered by a plasmon more than once: its energy and width."""
+
+    model: Literal["plural_scattering"]
+    plasmon_ev: Positive
+    plasmon_width_ev: Positive
+
+
+ThicknessMap = Annotated[AbsorptionMap | PluralScatteringMap, Field(discriminator="model")]
+"""What the thickness of a specimen does to its spectra."""
+
+
 class NavAxisMap(_Map):
     """One axis of the scan itself."""
 
@@ -110,6 +130,7 @@ class HeaderMap(_Map):
     expected: Count | None = None
     dose_limit_s: Positive | None = None
     noise: NoiseMap | None = None
+    thickness: ThicknessMap | None = None
     actions: list[str] = []
     deadline_ms: Positive | None = None
     replay: Annotated[str, Field(max_length=1024)] | None = None

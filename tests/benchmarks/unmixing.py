@@ -1,6 +1,7 @@
 """Abundances and end-members found live, beside scikit-learn's NMF and MiniBatchNMF and HyperSpy's ORNMF.
 
-Run `python -m tests.benchmarks.unmixing [--check] [--only SPECIMEN] [--dose COUNTS] [--seed N] [--others NAME,...]`.
+Run `python -m tests.benchmarks.unmixing [--check] [--only SPECIMEN] [--dose COUNTS] [--seed N] [--others NAME,...]
+[--thick]`.
 Simulated specimens with known truth. The others get all counts at once, and the number of end-members, which is not
 told here. Each of theirs is run on counts with the loss of counts (Kullback-Leibler), or on counts scaled for Poisson
 noise (Keenan and Kotula), whichever it has. Errors: root-mean-square of the abundances (shares of counts; matched to
@@ -8,6 +9,10 @@ the truth by the end-members) and mean angle of the end-members in degrees.
 
 A true end-member that is a mixture of others but for a tenth (an intermetallic in a thin specimen) is counted as that
 mixture, for no linear method can tell. Positions with more than 5 % of an unexpected phase that is none are left out.
+--thick scans grains on thick wedges instead, whose spectra change with thickness, and compares linear unmixing with
+that corrected for thickness, and with a fit that is told the true spectra and thickness (`oracle`). With --check the
+corrected error may not be larger than the linear one, and where that is twice the oracle's must be nearer the oracle's.
+
 With --check no error may be larger than that of the best of the others (but for 2 %, and a tenth of a degree).
 HyperSpy is optional: pip install 'scanwise[bench]'.
 """
@@ -30,11 +35,14 @@ from sklearn.decomposition import NMF, MiniBatchNMF
 from sklearn.exceptions import ConvergenceWarning
 
 from models.axis import Axis
+from models.corrected import Corrected, Correction
 from models.linear import LinearEngine
 from models.noise import POISSON
 from models.phases import Phases
+from models.thickness import Thickness
 from models.unmixing import Unmixing
 from simulator.sample import Specimen, load_specimen
+from tests.benchmarks import _thick
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.uint16]
@@ -88,13 +96,21 @@ class Truth:
         return float(np.sqrt(((found - self.shares)[self.judged] ** 2).mean())), float(angles.mean())
 
 
-def live(specimen: Specimen, counts: Counts) -> tuple[Array, Array, float]:
+def axis_of(specimen: Specimen) -> Axis:
+    """Its axis as the models take it."""
+    values = specimen.axis.values
+    return Axis(specimen.axis.name, specimen.axis.units, values.size, values[0], values[1] - values[0])
+
+
+def live(
+    counts: Counts, axis: Axis, nav_shape: tuple[int, int], law: Thickness | None = None
+) -> tuple[Array, Array, float]:
     """Scan with idle time between blocks, and close the series; shares, end-members, and seconds that it took."""
-    values, d = specimen.axis.values, counts.shape[1]
-    axis = Axis(specimen.axis.name, specimen.axis.units, d, values[0], values[1] - values[0])
+    d, width = counts.shape[1], axis.peak_width_channels()
     engine = LinearEngine(len(counts), d, noise=POISSON, axis=axis)
-    phases = Phases(engine, axis.peak_width_channels(), specimen.nav_shape)
-    unmixing, spent_s = Unmixing(engine, phases), 0.0
+    phases = Phases(engine, width, nav_shape)
+    correction = None if law is None else Correction(law, width, nav_shape)
+    unmixing, spent_s = Unmixing(engine, phases, correction), 0.0
     for number, first in enumerate(range(0, len(counts), BLOCK)):
         block = counts[first : first + BLOCK]
         engine.process(np.arange(first, first + len(block), dtype=np.uint32), block)
@@ -181,7 +197,7 @@ def compare(name: str, dose: float, seed: int, others: list[str], missed: list[s
     specimen = load_specimen(name, seed=seed, shape=SPECIMENS[name])
     counts = np.random.default_rng(seed + 100).poisson(dose * specimen.expected()).astype(np.uint16)
     truth = Truth.of(specimen)
-    shares, spectra, spent_s = live(specimen, counts)
+    shares, spectra, spent_s = live(counts, axis_of(specimen), specimen.nav_shape)
     ours = truth.errors(shares, spectra)
     words, found = [f"live {ours[0]:.4f} {ours[1]:5.2f} deg {spent_s:4.1f} s ({len(spectra)} end-members)"], []
     for other in others:
@@ -199,11 +215,40 @@ def compare(name: str, dose: float, seed: int, others: list[str], missed: list[s
         missed.append(f"{name} {dose:g} {seed}")
 
 
+def thick(name: str, doses: list[float] | None, seeds: list[int], missed: list[str]) -> None:
+    """Print the figures of one wedge, linear and corrected."""
+    made, usual = _thick.SCENES[name]
+    scene, shape = made(), (_thick.SIDE, _thick.SIDE)
+    for dose in doses or usual:
+        for seed in seeds:
+            wedge = _thick.wedge(scene, seed)
+            counts = np.random.default_rng(seed + 100).poisson(dose * wedge.expected).astype(np.uint16)
+            truth = Truth(wedge.shares, wedge.spectra, np.ones(len(counts), dtype=np.bool_))
+            known = Corrected(
+                wedge.law, wedge.spectra, (True,) * len(wedge.spectra), float(wedge.thickness.mean()), wedge.thickness
+            )
+            visits = np.ones(len(counts), dtype=np.int64)
+            oracle, _ = truth.errors(known.fit(counts, POISSON, visits, wedge.thickness)[0], wedge.spectra)
+            (linear, linear_deg), (ours, deg) = (
+                truth.errors(*live(counts, wedge.axis, shape, law)[:2]) for law in (None, wedge.law)
+            )
+            ok = ours <= SLACK * linear and (linear < 2 * oracle or ours - oracle <= 0.5 * (linear - oracle))
+            print(
+                f"thick {name:12s} {dose:5.0f} counts, seed {seed}: linear {linear:.4f} {linear_deg:5.2f} deg; "
+                f"corrected {ours:.4f} {deg:5.2f} (ratio {ours / linear:.2f}); oracle {oracle:.4f} "
+                f"{'' if ok else 'MISSED'}",
+                flush=True,
+            )
+            if not ok:
+                missed.append(f"thick {name} {dose:g} {seed}")
+
+
 def main() -> int:
     """Print all figures; with --check, 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
-    parser.add_argument("--only", choices=SPECIMENS, help="one specimen")
+    parser.add_argument("--thick", action="store_true", help="thick wedges instead")
+    parser.add_argument("--only", choices=[*SPECIMENS, *_thick.SCENES], help="one specimen")
     parser.add_argument("--dose", type=float, help="one dose, in counts a position")
     parser.add_argument("--seed", type=int, help="one seed")
     parser.add_argument("--others", default=",".join(OTHERS), help="those to compare with; ORNMF takes a minute a scan")
@@ -214,9 +259,15 @@ def main() -> int:
         print("HyperSpy is not installed, so ORNMF is left out: pip install 'scanwise[bench]'")
         others.remove("ORNMF")
     missed: list[str] = []
+    doses = None if options.dose is None else [options.dose]
+    seeds = list(SEEDS) if options.seed is None else [options.seed]
+    if options.thick:
+        for name in _thick.SCENES if options.only is None else [options.only]:
+            thick(name, doses, seeds, missed)
+        return int(options.check and bool(missed))
     for name in SPECIMENS if options.only is None else [options.only]:
-        for dose in DOSES if options.dose is None else [options.dose]:
-            for seed in SEEDS if options.seed is None else [options.seed]:
+        for dose in doses or DOSES:
+            for seed in seeds:
                 compare(name, dose, seed, others, missed)
     return int(options.check and bool(missed))
 

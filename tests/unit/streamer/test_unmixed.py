@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rsciio.msa import file_reader
 
 from streamer.config import PhaseSection, PipelineConfig, UnmixingSection
+from streamer.events import Log
 from streamer.hub import Hub
 from streamer.pipeline import Pipeline
 from streamer.report import make_report
 from streamer.wire import Control
-from tests.unit.streamer.scene import feed_all, results, run
+from tests.unit.streamer.scene import Scene, feed_all, results, run
 from tests.unit.streamer.test_phase_maps import SCENE, finished, idle_items, played
 
 
@@ -104,3 +106,40 @@ def test_the_report_exports_end_members_that_other_programs_read(tmp_path: Path)
         rows = list(csv.reader(file))
     assert rows[0][1:] == [m["name"] for m in message.head["end_members"]]
     np.testing.assert_allclose(np.array(rows[1:], dtype=float)[:, 1:].T, message.arrays["spectra"], rtol=1e-6)
+
+
+def absorbed() -> Scene:
+    """Stripes on a film that is thick at the last row, and absorbs what it sends out at low energies."""
+    scene = Scene(nav_shape=(24, 24), passes=1)
+    energy, row = 0.05 * np.arange(64), np.arange(576) // 24
+    depth = np.outer(row + 1.0, 0.2 * (1.0 / np.maximum(energy, 0.2)) ** 3)
+    expected = 1500.0 * scene.expected / 120.0 * (row[:, None] + 1.0) / 12.0 * -np.expm1(-depth) / depth
+    scene.counts = np.random.default_rng(0).poisson(expected[None]).astype(np.uint16)
+    return scene
+
+
+THICKNESS = {"model": "absorption", "absorber": {"Fe": 0.7, "O": 0.3}, "take_off_deg": 20.0}
+
+
+@pytest.mark.parametrize("told", ["header", "configuration"])
+def test_thickness_is_corrected_for_where_a_model_is_given(told: str) -> None:
+    config = {"unmixing": {"thickness": THICKNESS}} if told == "configuration" else {}
+    keys: dict[str, Any] = {"thickness": THICKNESS} if told == "header" else {}
+    pipeline = Pipeline(PipelineConfig.model_validate(config))
+    events = feed_all(pipeline, absorbed().items(**keys))
+    corrected = pipeline.status()["unmixing"]["corrected"]
+    assert corrected["model"] == "absorption"
+    assert results(events, "endmembers")[-1].head["corrected"] == corrected
+    thickness = results(events, "map/thickness")[-1].arrays["thickness"]
+    rows = thickness.mean(axis=1)
+    assert np.corrcoef(rows, np.arange(24))[0, 1] > 0.95
+
+
+def test_thickness_that_makes_no_sense_is_told_and_the_scan_goes_on() -> None:
+    wrong = {"model": "plural_scattering", "plasmon_ev": 20.0, "plasmon_width_ev": 5.0}
+    for given in (wrong, {"model": "absorption", "absorber": {}, "take_off_deg": 20.0}):
+        pipeline = Pipeline(PipelineConfig())
+        events = feed_all(pipeline, SCENE.items(thickness=given))
+        told = [e.text for e in events if isinstance(e, Log)]
+        assert any("thickness" in text for text in told)
+        assert pipeline.status()["unmixing"]["corrected"] is None
