@@ -21,7 +21,7 @@ from scipy.stats import chi2, norm
 
 from models.base import Float64
 
-_BINS_PER_OCTAVE, _MOST_BINS = 4, 64
+_BINS_PER_OCTAVE, _MOST_BINS, _MOST_OCTAVES = 4, 64, 16
 _STEPS, _TOLERANCE = 50, 1e-9
 _ALIKE = 1e-3
 
@@ -128,8 +128,11 @@ class DamageMonitor:
         self._unit = covariance
         self._score: Float64 = np.zeros((m, m))
         self._variance: Float64 = np.zeros(m)
-        # By dose before in doses of the visit: amounts of the visit and in all, variance, dose before and dose.
-        self._bins: Float64 = np.zeros((m, _MOST_BINS, 5))
+        # By dose before in doses of the visit, and by octaves of the whole dose: amounts of the visit and in all,
+        # variance, what the visit has of all by its dose, and that times the dose before. The last two keep what is
+        # expected exact to first order in the rate, however different the doses in a bin are.
+        self._bins: Float64 = np.zeros((m, _MOST_BINS * _MOST_OCTAVES, 5))
+        self._smallest = 0.0
         self._latest: Float64 = np.zeros((m, 2))
 
     def add(self, repeats: Repeats) -> None:
@@ -144,15 +147,24 @@ class DamageMonitor:
         self._score += (weight * reach[:, None]).T @ surprise
         chance = share * (1.0 - share) * counts
         self._variance += (weight**2 * (reach**2 * chance)[:, None]).sum(axis=0)
-        number = np.clip(np.rint(_BINS_PER_OCTAVE * np.log2(1.0 + before / dose)), 0, _MOST_BINS - 1).astype(np.int64)
+        number = self._bin_of(before, dose)
         unit = self._unit.diagonal(axis1=1, axis2=2).diagonal()
         own = weight * total
         parts = (
-            weight * repeats.fresh[told], own, weight**2 * counts[:, None] * unit, own * before[:, None],
-            own * dose[:, None],
+            weight * repeats.fresh[told], own, weight**2 * counts[:, None] * unit, own * share[:, None],
+            own * (share * before)[:, None],
         )  # fmt: skip
         np.add.at(self._bins.swapaxes(0, 1), number, np.stack(parts, axis=-1))
         self._latest += np.stack([weight.sum(axis=0), weight.T @ (before + dose)], axis=1)
+
+    def _bin_of(self, before: Float64, dose: Float64) -> NDArray[np.int64]:
+        """Number of the bin (n,) of each visit."""
+        whole = before + dose
+        if not self._smallest:
+            self._smallest = float(whole.min(initial=np.inf)) if whole.size else 0.0
+        by_ratio = np.clip(np.rint(_BINS_PER_OCTAVE * np.log2(whole / dose)), 0, _MOST_BINS - 1)
+        octave = np.clip(np.floor(np.log2(whole / (self._smallest or 1.0))), 0, _MOST_OCTAVES - 1)
+        return np.asarray(by_ratio * _MOST_OCTAVES + octave, dtype=np.int64)
 
     def found(self) -> list[Damage]:
         """Phases that change, as far as can be told now."""
@@ -182,9 +194,11 @@ class DamageMonitor:
     def _fit(self, phase: int) -> tuple[float, float]:
         """Rate of loss 1 / De of the phase's own amount and its standard error (infinite: nothing is known)."""
         bins = self._bins[phase]
-        fresh, total, variance, before, dose = bins[(bins[:, 1] > 0) & (bins[:, 2] > 0)].T
-        before, dose = before / total, dose / total
-        nominal = dose / (before + dose)
+        fresh, total, variance, expected, weighted = bins[
+            (bins[:, 2] > 0) & (bins[:, 3] > 0) & (bins[:, 3] < bins[:, 1])
+        ].T
+        nominal, before = expected / total, weighted / expected
+        dose = before * nominal / (1.0 - nominal)
         weight = 1.0 / (variance * nominal * (1.0 - nominal))
         rate, information = 0.0, 0.0
         for _ in range(_STEPS if fresh.size else 0):

@@ -94,6 +94,24 @@ def test_the_dose_constant_is_right_within_its_error() -> None:
     assert 0.4 < np.std(pulls) < 1.7
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.05])
+def test_the_rate_is_right_also_where_looks_lie_further_and_further_apart(rate: float) -> None:
+    """Without noise; a visit is a fifth of the dose so far, more or less, so that visits of many doses are alike."""
+    monitor = DamageMonitor(readouts(ENDMEMBERS)[1])
+    rng = np.random.default_rng(0)
+    ends = np.cumsum(np.maximum(1.0, 0.2 * 1.2 ** np.arange(16)))
+    dose = np.zeros(N)
+    for end in ends:
+        dwell = (end - dose) * rng.uniform(0.8, 1.2, N)
+        given = [1e3 * np.where(rate, np.exp(-rate * d) / max(rate, 1e-9), -d) for d in (dose, dose + dwell)]
+        whole = 1e3 / max(rate, 1e-9) * bool(rate) - given[1]
+        fresh, total = np.zeros((2, N, 3))
+        fresh[:, 1], total[:, 1] = given[0] - given[1], whole
+        monitor.add(Repeats(np.tile([0.0, 1.0, 0.0], (N, 1)), fresh, total, whole, dose, dwell))
+        dose += dwell
+    assert monitor._fit(1)[0] == pytest.approx(rate, rel=0.01, abs=1e-5)
+
+
 def test_dose_left_until_five_per_cent() -> None:
     scan = Scan(0, (0.0, 0.004, 0.0), counts=400.0)
     _, found = scan.until_found(10)
