@@ -15,6 +15,7 @@ from scipy.stats import norm
 from models.base import Float64
 
 _CHECKS = 2
+UNMEASURED = "unmeasured_area"
 
 
 @dataclass(frozen=True)
@@ -175,12 +176,16 @@ def conditions(
 
 
 class InARow:
-    """Whether all conditions were met in two checks in a row: a quiet moment is not enough."""
+    """Whether all conditions were met in two checks in a row: a quiet moment is not enough.
+
+    The first may come when the last few positions are still to be measured.
+    """
 
     def __init__(self) -> None:
         self._met = 0
 
     def check(self, found: list[Condition]) -> bool:
         """Take one check; return whether the scan may stop."""
-        self._met = self._met + 1 if found and all(c.is_met for c in found) else 0
-        return self._met >= _CHECKS
+        unmet = [c.name for c in found if not c.is_met]
+        self._met = self._met + 1 if found and set(unmet) <= {UNMEASURED} else 0
+        return self._met >= _CHECKS and not unmet

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from models.foresight import Foresight
 from models.half_dose import HalfDose
 from models.linear import LinearEngine
 from models.phases import Phases
+from models.pooled import pooled_contrast
 from models.rank import smallest_visible_phase_px
 from models.sampling import Inpainted
 from models.stopping import (
+    UNMEASURED,
     Condition,
     InARow,
     conditions,
@@ -34,6 +36,9 @@ _SAMPLE = 4096
 _NEARLY = 0.9
 _SLOPE_OVER = _SLOPE_FROM = 0.25
 _SIGNAL_SHARE = 0.25
+_FEW = 2
+"""Conditions that are looked at as long as much is unmeasured."""
+_POOLS_AHEAD = 0.25
 _WORDS = {
     "unmeasured_area": "{0:.1%} of the planned positions are not measured",
     "relative_error": "the median error of a denoised spectrum is {0:.1%}",
@@ -83,10 +88,14 @@ class StopEvidence:
     engine : LinearEngine
     phases : Phases, optional
     axis : Axis
+    grid : tuple of int, optional
+        Of the positions; None where they are none.
     """
 
-    def __init__(self, engine: LinearEngine, phases: Phases | None, axis: Axis) -> None:
-        self._engine, self._phases, self._axis = engine, phases, axis
+    def __init__(
+        self, engine: LinearEngine, phases: Phases | None, axis: Axis, grid: tuple[int, int] | None = None
+    ) -> None:
+        self._engine, self._phases, self._axis, self._grid = engine, phases, axis, grid
         self._half, self._foresight = HalfDose(), Foresight()
         self._in_a_row = InARow()
         self._errors: list[tuple[float, float]] = []
@@ -112,7 +121,7 @@ class StopEvidence:
         limit = self._limit(config, dose)
         self.latest = self.conditions(config, dose, guess)
         self._checked_rank = self._rank
-        met = self._in_a_row.check(self.latest)
+        met = self._in_a_row.check(self.latest if len(self.latest) > _FEW else [])
         if limit is not None:
             return Proposal("stop", "", limit, self.numbers())
         return Proposal("stop", "", self.reason(), self.numbers()) if met else None
@@ -123,7 +132,7 @@ class StopEvidence:
         measured = int(np.count_nonzero(engine.visits))
         coverage = min(1.0, measured / max(dose.planned, 1))
         found = [
-            Condition("unmeasured_area", 1.0 - coverage, 1.0 - asked.stop_coverage),
+            Condition(UNMEASURED, 1.0 - coverage, 1.0 - asked.stop_coverage),
             Condition("relative_error", self._relative_error(), asked.stop_relative_error),
         ]
         if coverage < _NEARLY * asked.stop_coverage or engine.basis is None:
@@ -137,7 +146,10 @@ class StopEvidence:
             hidden_area=self._hidden_area(asked.stop_object_px, asked.stop_risk),
             open_anomalies=self._open_anomalies(dose.passes),
         )
-        return found + [c for c in rest if not (c.name == "misclassified_area" and self._phases is None)]
+        found += [c for c in rest if not (c.name == "misclassified_area" and self._phases is None)]
+        if self._rank < 2 and all(c.is_met for c in found) and self._differs_in_pools(measured):
+            found = [replace(c, value=float("inf")) if c.name == "misclassified_area" else c for c in found]
+        return found
 
     def numbers(self) -> dict[str, Any]:
         """Each condition with its value, its target and what is left of it."""
@@ -206,6 +218,19 @@ class StopEvidence:
             return True
         view, mixture, ids = found
         return len(ids) == 1 and not (view.likelihood.spreads and mixture.phases[0].n_wide)
+
+    def _differs_in_pools(self, measured: int) -> bool:
+        """Whether sums of neighbours differ by what four times the dose would show in single spectra as well.
+
+        As long as all is one phase, a second one that lies in pieces of several positions is seen there first.
+        """
+        engine, published = self._engine, self._engine.score_map.published
+        if self._phases is None or published is None:
+            return False
+        positions = np.flatnonzero(engine.visits)
+        exposure = float(np.median(engine.score_map.exposure(positions, engine.noise)))
+        strength = exposure * pooled_contrast(engine, self._grid, self._axis.peak_width_channels())
+        return bool(strength > _POOLS_AHEAD * np.sqrt(published.scaling.n_effective / measured))
 
     def _slope(self, dose: Dose) -> float:
         """What another pass would lower the thinned error by, as it went over most of the dose."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.stopping import (
+    UNMEASURED,
     Condition,
     InARow,
     Targets,
@@ -115,3 +116,15 @@ def test_all_have_to_hold_twice_in_a_row() -> None:
     rule = InARow()
     assert [rule.check(c) for c in (good, bad, good, good)] == [False, False, False, True]
     assert not InARow().check([])
+
+
+def test_the_first_of_the_two_checks_may_come_before_the_last_positions() -> None:
+    def check(coverage: float, slope: float = 0.0) -> list[Condition]:
+        return [Condition(UNMEASURED, 1.0 - coverage, 0.0), *conditions(Targets(), **(GOOD | {"slope": slope}))]  # type: ignore[arg-type]
+
+    rule = InARow()
+    assert [rule.check(c) for c in (check(0.95), check(0.98), check(1.0))] == [False, False, True]
+    rule = InARow()
+    assert [rule.check(c) for c in (check(0.95), check(0.98, slope=1.0), check(1.0), check(1.0))] == [
+        False, False, False, True,
+    ]  # fmt: skip
