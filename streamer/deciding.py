@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,21 +19,13 @@ from streamer.decisions import Ledger, Proposal
 from streamer.events import Event
 from streamer.evidence import Dose, StopEvidence
 from streamer.hindsight import Hindsight
+from streamer.placed import Placed
 from streamer.planning import Planner, Progress
 from streamer.watching import Watch
 from streamer.wire import HeaderMap
 
 _SLOW_S = 0.01
 _STEERS = frozenset({"dwell", "visit", "extend"})
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """Positions that are visited again: counts that they are expected to bring, and those that they have."""
-
-    positions: NDArray[Any]
-    expected: float
-    totals: float
 
 
 class Deciding:
@@ -84,22 +75,22 @@ class Deciding:
         """Counts (n, D) with the drift that is known taken out."""
         return self._watch.corrected(counts)
 
-    def before(self, index: NDArray[np.intp], dwell_s: NDArray[np.float32]) -> Repeated:
-        """Note how the positions of visits (n,) that are about to be added stand."""
-        had_s = self._dwell_s[index]
-        again = had_s > 0
-        if not again.any():
-            return Repeated(np.zeros(0, dtype=np.int64), 0.0, 0.0)
-        positions = np.unique(index[again])
-        totals = self._engine.totals
-        expected = float((totals[index[again]] / had_s[again]) @ dwell_s[again])
-        return Repeated(positions, expected, float(totals[positions].sum()))
+    def arrived(self, placed: Placed, t_ns: int, config: PipelineConfig, *, running: bool) -> list[Event]:
+        """Decide what rests on counts alone, before the model takes them: whether the signal is as it was.
 
-    def seen(self, index: NDArray[np.intp], dwell_s: NDArray[np.float32], number: int, repeated: Repeated) -> None:
+        Message by message: where several lines are processed together, one that is weak would be lost among the others.
+        """
+        again = self._dwell_s[placed.index] > 0
+        if not running or not again.any():
+            return []
+        index = placed.index[again]
+        expected = self._engine.totals[index] / self._dwell_s[index] * placed.dwell_s[again]
+        self._watch.seen(index.size, float(expected.sum()), float(placed.totals()[again].sum()))
+        proposals, told = self._watch.signal()
+        return told + [e for proposal in proposals for e in self._issue(proposal, t_ns, config)]
+
+    def seen(self, index: NDArray[np.intp], dwell_s: NDArray[np.float32], number: int) -> None:
         """Note visits (n,) of pass `number`, now that they are added."""
-        if repeated.positions.size:
-            counted = float(self._engine.totals[repeated.positions].sum()) - repeated.totals
-            self._watch.seen(repeated.positions.size, repeated.expected, counted)
         if not self._steers:
             return
         self._enter(number)

@@ -162,6 +162,9 @@ class Engine:
         with self.parts.timings.stage("feed"):
             for item in items:
                 self._feed(item)
+        if any(isinstance(event, Notify) for event in self._events):
+            # What was decided by the counts alone does not wait for the model.
+            self._send()
         with self.parts.timings.stage("process"):
             self._tick()
         self._next_tick_s = time.monotonic() + TICK_S

@@ -51,6 +51,11 @@ class Placed:
         """What joining costs: spectra, or single counts where there are more of them."""
         return max(self.index.size, self.counts.channels.size) if isinstance(self.counts, Events) else self.index.size
 
+    def totals(self) -> NDArray[Any]:
+        """Counts of each spectrum in all, (n,)."""
+        counts = self.counts
+        return np.diff(counts.offsets) if isinstance(counts, Events) else counts.sum(axis=1, dtype=np.float64)
+
     def only(self, keep: NDArray[np.bool_]) -> Placed:
         """Return the spectra that `keep` (n,) says."""
         counts = self.counts.only(keep) if isinstance(self.counts, Events) else self.counts[keep]

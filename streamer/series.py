@@ -128,7 +128,7 @@ class Series:
                 events = self.told()
             events += self.denoising.recheck(self.axis, self.engine)
         self._pending.append(placed)
-        return events
+        return events + self.deciding.arrived(placed, t_ns, self.config, running=self._ending_ns is None)
 
     def told(self) -> list[Event]:
         """Return what the operator should know of the series, once."""
@@ -220,13 +220,12 @@ class Series:
 
     def _process_group(self, group: list[Placed]) -> list[Event]:
         index, counts, dwell_s = join(group, self.scan.n_channels)
-        repeated = self.deciding.before(index, dwell_s)
         if group[0].replace:
             self.dwell_s[index] = 0
         add_at(self.dwell_s, index, dwell_s)
         changes = self.engine.changes
         result = self.engine.process(index, self.deciding.corrected(counts), replace=group[0].replace)
-        self.deciding.seen(index, dwell_s, group[-1].last_pass, repeated)
+        self.deciding.seen(index, dwell_s, group[-1].last_pass)
         self.scan.books.processed += sum(p.counted for p in group)
         self._since_promotion += index.size
         self._least_share.processed(*counts.shape)

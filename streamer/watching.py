@@ -50,7 +50,7 @@ class Watch:
         self._damage = DamageFeed(engine, phases, config.decisions.stop_loss) if plain and phases is not None else None
         self._rng = np.random.default_rng(0)
         self._undone = Calibration()
-        self._silent = 0
+        self._silent, self._waiting = 0, np.zeros(3)
         self._newest, self._earlier = np.zeros(2), np.zeros(2)
         self._jumps: list[float] = []
         self._n_jumps = 0
@@ -87,11 +87,17 @@ class Watch:
         """Counts (n, D) put back to where they belong."""
         return restored(counts, self._axis, self._undone, self._rng)
 
-    def seen(self, n: int, expected: float, counted: float) -> None:
-        """Note `n` visits that were expected to bring so many counts, by what their positions gave before."""
+    def seen(self, n: float, expected: float, counted: float) -> None:
+        """Note `n` visits that were expected to bring so many counts, by what their positions gave before.
+
+        Few counts say nothing by themselves, and wait for others.
+        """
+        self._waiting += np.array([n, expected, counted])
+        n, expected, counted = self._waiting.tolist()
         if expected < _TELLING:
             return
-        self._silent = self._silent + n if counted < _SILENT_SHARE * expected else 0
+        self._waiting[:] = 0.0
+        self._silent = self._silent + round(n) if counted < _SILENT_SHARE * expected else 0
         self._newest += np.array([expected, counted])
         if self._newest[0] >= _WINDOW:
             self._compare()
@@ -112,8 +118,8 @@ class Watch:
                     self._damage.restart()
         self._earlier, self._newest = self._newest, np.zeros(2)
 
-    def look(self, config: PipelineConfig) -> tuple[list[Proposal], list[Event]]:
-        """Test what was learnt since the last look for drift; say whether the signal is gone."""
+    def signal(self) -> tuple[list[Proposal], list[Event]]:
+        """Say whether the signal is gone, or has jumped."""
         proposals: list[Proposal] = []
         if self.lost_signal and "signal" not in self._told:
             self._told.add("signal")
@@ -129,10 +135,14 @@ class Watch:
             reason = f"All at once {ratio:.0%} of the usual counts come: beam, dwell or detector have changed."
             proposals.append(Proposal("pause", f"intensity/{self._n_jumps}", reason, {"intensity_ratio": ratio}))
         self._jumps = []
+        return proposals, [_log(p) for p in proposals]
+
+    def look(self, config: PipelineConfig) -> tuple[list[Proposal], list[Event]]:
+        """Test what was learnt since the last look for drift."""
         found = None if self._drift is None else self._drift.look(self._undone)
         if found is None or self._drift is None:
-            return proposals, [_log(p) for p in proposals]
-        proposals += self._drifted(found)
+            return [], []
+        proposals = self._drifted(found)
         if config.drift.correct and self._drift.calibration != self._undone:
             self._drift.close(self._undone)
             self._undone = self._drift.calibration
