@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import NDArray
 
 from models.axis import Axis
+from models.base import Pieces
 from models.card import ModelCard
 from models.inference import TrainedNetwork
-from models.base import Pieces
 from models.linear import LinearEngine
 from models.prepared import PreparedEngine
 from models.second_opinion import Opinion, SecondOpinion, misfit

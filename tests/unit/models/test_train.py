@@ -90,9 +90,7 @@ def test_a_residual_network_begins_as_shrunk_pca_of_measured_counts_too() -> Non
     architecture = Architecture(kind="residual", n_channels=D, hidden=(32, 16), latent=3)
     begun = fresh(architecture, Measured(counts, Pairs("thinned")))
     pca = squared_error(shrunk_pca(counts), truth).mean()
-    assert (
-        squared_error(denoise(begun, counts), truth).mean() < 1.3 * pca
-    )  # 13 by thinned ones
+    assert squared_error(denoise(begun, counts), truth).mean() < 1.3 * pca  # 13 by thinned ones
 
 
 def test_a_grid_is_laid_through_lines_that_move_and_beats_pca_of_any_rank() -> None:

@@ -78,7 +78,7 @@ def test_a_restart_goes_on_with_the_end(scene: Scene) -> None:
     assert started.head["resumed"]
     assert pipeline.ending
     events: list[Event] = []
-    while pipeline.ending:
+    while pipeline.wants_tick:
         events += pipeline.feed(Tick(_LATE + MS))
     assert end_of(events)["exit_status"] == "success"
 
