@@ -144,7 +144,8 @@ def _raise(
     columns = np.where(inside, columns, 0)
     more = (read2[base] * theta)[:, None] * np.ones(columns.shape)
     if gain > 0:
-        more += gain * rng.poisson(quanta[base[:, None], columns] * np.expm1(gain * theta)[:, None])
+        rates = quanta[base[:, None], columns] * np.expm1(gain * theta)[:, None]
+        more += gain * rng.poisson(np.minimum(rates, _MOST_QUANTA))
     np.add.at(spectra, (chosen[:, None], columns), np.where(inside, more, 0.0).astype(np.float32))
 
 

@@ -183,7 +183,9 @@ def _over_limit(squared: Float64, mean: Float64, spread: Float64, rate: float) -
     """
     mean, spread = np.maximum(mean, _LEAST), np.maximum(spread, _LEAST)
     limit = spread / mean * gammainccinv(mean**2 / spread, rate)
-    return np.asarray(np.divide(squared, limit, out=np.full_like(squared, np.nan), where=limit > 0), dtype=np.float32)
+    over = np.divide(squared, limit, out=np.full_like(squared, np.nan), where=limit > 0)
+    largest = np.finfo(np.float32).max
+    return np.asarray(np.clip(over, -largest, largest), dtype=np.float32)
 
 
 def t2_of(scores: ScoreMap, index: Positions, rate: float) -> Float32:

@@ -56,6 +56,15 @@ class Readings:
         return cls(filtered, covariance.reshape(shape), response.reshape(shape), exposure, scores)
 
 
+def shows_drift(axis: Axis) -> bool:
+    """Whether there are channels between both ends of the axis, where a derivative would be that of the cut."""
+    return axis.size > 4 * _half_window(axis)
+
+
+def _half_window(axis: Axis) -> int:
+    return max(2, round(axis.peak_width_channels() / 4))
+
+
 @dataclass(frozen=True)
 class DriftFilters:
     """Filters against one basis.
@@ -88,8 +97,7 @@ class DriftFilters:
         cls, eigenspectra: NDArray[np.floating], total: Float64, n_spectra: float, axis: Axis, noise: NoiseModel
     ) -> DriftFilters:
         """Filters from eigenspectra (K, D) in counts and the summed spectrum (D,) of `n_spectra` visits."""
-        width = axis.peak_width_channels()
-        half = max(2, round(width / 4))
+        width, half = axis.peak_width_channels(), _half_window(axis)
         spectra, mean = np.asarray(eigenspectra, dtype=np.float64), total / max(n_spectra, 1.0)
         weight = _weight(mean, total, width, noise)
         # At the ends of the axis a derivative would be that of the cut.

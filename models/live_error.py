@@ -148,7 +148,7 @@ def _summed(outside: Float64, with_score: Float64, without: Float64, signal: Flo
     dropped = (without - with_score).mean(axis=0)[::-1].cumsum()[::-1]
     by_scores = float(error.mean()) + np.append(dropped, 0.0)
     relative = np.sqrt(np.maximum(by_scores, 0.0) / max(float(signal.mean()), _TINY))
-    raw = float(variance.mean())
+    raw = max(float(variance.mean()), _TINY)
     return LiveError(
         n_spectra=error.size,
         share_of_raw=float(error.mean()) / raw,

@@ -15,6 +15,7 @@ from models.rank import noise_edge, noise_quantile
 _POISSON_TOLERANCE = 0.2
 _MAX_ROWS, _MAX_CHANNELS, _MAX_RANK = 256, 1024, 32
 _BINS = 24
+_RESOLUTION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,23 @@ def estimate_noise(spectra: Counts) -> NoiseModel:
     counts_like = bool(rows.size) and bool(np.all(rows >= 0)) and bool(np.all(rows == np.rint(rows)))
     lit = rows[rows.sum(axis=1) != 0] if counts_like else rows
     if lit.shape[0] < 4 or lit.shape[1] < 4 or not lit.any():
-        return POISSON if counts_like else NoiseModel("poisson_gaussian", 0.0, 0.0, _spread(rows))
+        return POISSON if counts_like else NoiseModel("poisson_gaussian", 0.0, 0.0, max(_spread(rows), _least(rows)))
     summed, width = _sum_channels(lit, counts_like)
     fit, variance, dispersion = _low_rank_residual(summed)
     if counts_like and abs(dispersion - 1.0) < _POISSON_TOLERANCE:
         return POISSON
     gain, constant = _regress(fit, variance)
     constant /= width
+    least = _least(rows)
+    if gain * float(np.abs(rows).max()) <= least**2:
+        gain = 0.0
     offset = -constant / gain if constant < 0 and gain > 0 else 0.0
-    return NoiseModel("poisson_gaussian", gain, offset, float(np.sqrt(max(constant, 0.0))))
+    return NoiseModel("poisson_gaussian", gain, offset, max(float(np.sqrt(max(constant, 0.0))), least))
+
+
+def _least(rows: Float64) -> float:
+    """Noise of spectra (n, D) that seem to have none: what single precision, in which they are fitted, tells apart."""
+    return _RESOLUTION * float(np.sqrt(np.mean(rows**2))) if rows.size else 0.0
 
 
 def _thin(spectra: Counts) -> Float64:

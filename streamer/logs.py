@@ -31,6 +31,7 @@ class _Kind:
     held_back: int = 0
     since_s: float = 0.0
     latest: str = ""
+    level: int = logging.DEBUG
 
 
 class Bounded:
@@ -53,7 +54,7 @@ class Bounded:
             self._log.log(level, "%s", text)
             return
         state.held_back += 1
-        state.latest = text
+        state.latest, state.level = text, max(state.level, level)
 
     def summarise(self, now_s: float) -> None:
         """Write what is due; a kind that has been quiet for a period starts anew."""
@@ -61,7 +62,8 @@ class Bounded:
             if now_s - state.since_s < SUMMARY_S:
                 continue
             if state.held_back:
-                self._log.warning("%d more like this (%s); the latest: %s", state.held_back, kind, state.latest)
-                state.held_back, state.since_s = 0, now_s
+                text = "%d more like this (%s); the latest: %s"
+                self._log.log(state.level, text, state.held_back, kind, state.latest)
+                state.held_back, state.since_s, state.level = 0, now_s, logging.DEBUG
             else:
                 del self._kinds[kind]

@@ -88,8 +88,7 @@ class Pipeline:
     @property
     def series(self) -> str | None:
         """Name of the series that is open or closing."""
-        current = self._open
-        return current.name if current is not None else None
+        return self._open.name if self._open is not None else None
 
     @property
     def wants_idle(self) -> bool:
@@ -314,15 +313,15 @@ class Pipeline:
             while at_once:
                 next(pieces)
         except StopIteration as end:
-            self._ending = None
-            self._closed[current.name] = current.plan.known
-            if len(self._closed) > REMEMBERED:
-                del self._closed[next(iter(self._closed))]
-            return [*end.value, *self._next_series()]
+            return [*end.value, *self._next_series(current)]
         return []
 
-    def _next_series(self) -> list[Event]:
+    def _next_series(self, last: Series) -> list[Event]:
         """Open the series whose header came while the last one was closing."""
+        self._ending = None
+        self._closed[last.name] = last.plan.known
+        if len(self._closed) > REMEMBERED:
+            del self._closed[next(iter(self._closed))]
         for held in self._held:
             if held.is_header:
                 self._held.remove(held)

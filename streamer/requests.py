@@ -47,5 +47,5 @@ def changed_config(config: PipelineConfig, params: Mapping[str, Any]) -> Pipelin
         return PipelineConfig.model_validate(dump)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise RequestError(f"settings: {where}: {first['msg']}" if where else first["msg"]) from error
+        where, text = ".".join(str(p) for p in first["loc"]), first["msg"].removeprefix("Value error, ")
+        raise RequestError(f"settings: {where}: {text}" if where else f"settings: {text}") from error

@@ -170,7 +170,8 @@ class Scan:
         """Positions of the frames that are missing so far; none where the sender names positions itself."""
         if not self.raster_order:
             return np.empty(0, dtype=np.int64)
-        ranges = [np.arange(a, min(b, a + self.n_positions)) for a, b in self.frames.missing(0, self.frames.stop)]
+        missing = self.frames.missing(0, max(self.frames.stop, self.n_sent))
+        ranges = [np.arange(a, min(b, a + self.n_positions)) for a, b in missing]
         if not ranges:
             return np.empty(0, dtype=np.int64)
         return np.unique(np.concatenate(ranges) % self.n_positions)

@@ -14,6 +14,7 @@ from models.damage import Damage
 from models.damage_feed import DamageFeed
 from models.drift import Drift
 from models.drift_feed import DriftFeed
+from models.drift_filters import shows_drift
 from models.linear import LinearEngine
 from models.phases import Phases
 from streamer.config import PipelineConfig
@@ -46,7 +47,8 @@ class Watch:
     ) -> None:
         self._engine, self._axis = engine, axis
         plain = plain and config.linear.forget == 1.0 and not config.linear.reset_on_change
-        self._drift = DriftFeed(engine, axis) if plain and config.drift.enabled else None
+        seen = plain and config.drift.enabled and shows_drift(axis)
+        self._drift = DriftFeed(engine, axis) if seen else None
         self._damage = DamageFeed(engine, phases, config.decisions.stop_loss) if plain and phases is not None else None
         self._rng = np.random.default_rng(0)
         self._undone = Calibration()

@@ -21,12 +21,14 @@ from streamer.transport.control import ControlSocket
 from streamer.transport.curve import Curve
 from streamer.transport.replay import ReplaySocket
 from streamer.transport.sockets import FLUSH_MS, Context, bind, new_socket
-from streamer.wire import WireError
+from streamer.wire import Result, WireError
 
 log = logging.getLogger(__name__)
 _POLL_MS = 100
 _REPLAY_POLL_MS = 10
 _AT_ONCE = 64
+SILENT_S = 1.1
+"""The worker tells its status once a second; after more, it is busy with something long."""
 
 
 class Front:
@@ -48,6 +50,8 @@ class Front:
         Messages queued for a slow subscriber before it loses some.
     max_message_bytes : int
         Largest part of a replayed message.
+    silent_s : float
+        Time without a status after which the last one is told again.
 
     Raises
     ------
@@ -69,9 +73,13 @@ class Front:
         curve: Curve | None = None,
         max_queue: int = 1000,
         max_message_bytes: int = 256 << 20,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._hub, self._outbox, self._metrics, self._timings = hub, outbox, metrics, timings
-        self._desk = Desk(hub.boot, inbox)
+        self._desk, self._inbox = Desk(hub.boot, inbox), inbox
+        self._status: Result | None = None
+        self._silent_s = silent_s
+        self._status_s = 0.0
         self._bounded = Bounded(log)
         self._results = new_socket(context, zmq.XPUB)
         self._results.xpub_verboser = True
@@ -114,6 +122,7 @@ class Front:
             self._requests()
         if asking is not None and asking in ready:
             self._replay.receive()
+        self._repeat_status(time.monotonic())
         self._replay.work(time.monotonic())
         self._bounded.summarise(time.monotonic())
 
@@ -145,8 +154,16 @@ class Front:
             result = replace(result, head={**result.head, "latency_ms": latency_s * 1e3})
             self._timings.latency(latency_s)
         if result.topic == "status":
-            self._desk.status = result.head
+            self._desk.status, self._status, self._status_s = result.head, result, time.monotonic()
         self._results.send_multipart(self._hub.publish(result, now), zmq.NOBLOCK, copy=False)
+
+    def _repeat_status(self, now_s: float) -> None:
+        """Tell the last status again, with the lag of the moment, while the worker is busy with something long."""
+        if self._status is None or now_s - self._status_s < self._silent_s:
+            return
+        oldest_ns = self._inbox.depth().oldest_ns
+        lag_ms = max(0.0, (time.time_ns() - oldest_ns) / 1e6) if oldest_ns else 0.0
+        self._publish(Publish(replace(self._status, head={**self._status.head, "rate_hz": 0.0, "lag_ms": lag_ms})))
 
     def _notify(self, item: Notify) -> None:
         for client in list(self._desk.controllers):

@@ -33,7 +33,7 @@ from tests.integration.peers import ANY_PORT, Peer, bound
 class Fronting:
     """A Front in its thread, with an outbox to be filled by hand."""
 
-    def __init__(self, context: Context, inbox: Inbox) -> None:
+    def __init__(self, context: Context, inbox: Inbox, silent_s: float = 1e6) -> None:
         self.outbox, self.metrics, self.hub = Outbox(), Metrics(), Hub("boot")
         self.front = Front(
             context,
@@ -45,6 +45,7 @@ class Fronting:
             metrics=self.metrics,
             timings=Timings(self.metrics),
             max_queue=10,
+            silent_s=silent_s,
         )
         self._thread = threading.Thread(target=self.front.run)
 
@@ -246,3 +247,13 @@ class TestFront:
             assert key in refused.value.text
             assert "taken" in refused.value.text
         outbox.dispose()
+
+
+def test_the_status_is_told_again_while_the_worker_is_silent(context: Context, inbox: Inbox, peer: Peer) -> None:
+    with Fronting(context, inbox, silent_s=0.01) as fronting:
+        socket = subscriber(fronting, peer, "status")
+        fronting.publish("status", state="closing", rate_hz=5.0, lag_ms=0.0)
+        told = [decode_result(socket.recv_multipart()) for _ in range(3)]
+    assert [result.head["state"] for result in told] == ["closing"] * 3
+    assert told[1].head["seq"] == told[0].head["seq"] + 1
+    assert told[-1].head["rate_hz"] == 0.0

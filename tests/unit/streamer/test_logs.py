@@ -23,6 +23,7 @@ def test_the_first_lines_are_written_and_the_rest_summed_up(bounded: Bounded, ca
     bounded.summarise(10.0)
     bounded.summarise(10.1)
     assert caplog.messages[FIRST:] == [f"{1000 - FIRST} more like this (junk); the latest: line 999"]
+    assert caplog.records[-1].levelno == logging.WARNING
 
 
 def test_kinds_are_apart(bounded: Bounded, caplog: pytest.LogCaptureFixture) -> None:
@@ -37,6 +38,7 @@ def test_a_kind_that_was_quiet_starts_anew(bounded: Bounded, caplog: pytest.LogC
     for _ in range(FIRST + 1):
         bounded.write(logging.INFO, "a", "again", 0.0)
     bounded.summarise(10.0)
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
     bounded.summarise(20.0)
     caplog.clear()
     bounded.write(logging.INFO, "a", "fresh", 21.0)

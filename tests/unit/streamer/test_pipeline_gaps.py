@@ -166,6 +166,18 @@ def test_lost_positions_are_marked_on_the_quality_map() -> None:
     assert (maps["map/quality"][:24] == 1).all()
 
 
+def test_what_is_lost_at_the_tail_is_on_the_quality_map_too() -> None:
+    """No later frame shows that gap: only what the end says was sent."""
+    scene = Scene(passes=1)
+    messages = scene.messages()
+    del messages[-2]
+    pipeline = Pipeline(PipelineConfig())
+    assert end_of(feed_all(pipeline, [*(Arrived(0, m, HOST) for m in messages), Tick(0), Tick(2000 * MS)]))["lost"]
+    quality = ask(pipeline, "snapshot", names=["quality"]).arrays["quality"].ravel()
+    assert (quality[-24:] == 0).all()
+    assert (quality[:-24] == 1).all()
+
+
 def test_restart_asks_for_everything_later_and_ends_with_the_same_map() -> None:
     scene = Scene()
     messages = scene.messages(replay="tcp://127.0.0.1:5558")
