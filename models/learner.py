@@ -17,7 +17,7 @@ from models.moments import Moments
 from models.noise import POISSON, NoiseModel, estimate_noise
 from models.pca import ScaledRows, Tracker
 from models.preprocess import Scaling, as_float32, column_sums, make_scaling, row_weights
-from models.rank import noise_edge, noise_level, rank_by_edge, scree_edge
+from models.rank import is_dispersed, noise_edge, noise_level, rank_by_edge, scree_edge
 from models.refit import CountedMoment, fit_components
 from models.signflip import noise_reach
 from models.store import CountStore
@@ -74,6 +74,8 @@ class Learner:
         self._scaling: Scaling | None = None
         self._scaled_at = 0.0
         self._rank, self._reach = 1, 1.0
+        self.dispersion = 1.0
+        """Variance of counts over that of the noise model, as found by whoever compares spectra with drawn ones."""
         self._fitted: tuple[Scaling, Float64] | None = None
         self.total: Float64 = np.zeros(n_channels)
         self._profile: Float64 = np.zeros(n_channels)
@@ -193,7 +195,9 @@ class Learner:
         # The tail of the scree tells what an estimated noise is like; for counts it is known.
         keep = lead + _SPARE if self.noise.is_poisson else self._keep
         yield from tracker.update_pieces(ScaledRows(tuple(blocks), np.sqrt(squared), scaling), lead, keep)
-        self._rank = rank_by_edge(tracker.eigenvalues, self._white_edge(scaling, tracker.n_effective))
+        self._rank = rank_by_edge(
+            tracker.eigenvalues, self._counts_edge(tracker.eigenvalues, scaling, tracker.n_effective)
+        )
 
     def _new_tracker(self) -> Tracker | Moments:
         if self.noise.is_poisson and self.mean_values_per_row <= _MOMENT_VALUES:
@@ -297,7 +301,7 @@ class Learner:
         self._prepared, self._estimates_left, self._first = None, [], []
 
     def _state(self, vectors: Float32 | Float64, eigenvalues: Float64, scaling: Scaling, n: float) -> LearntState:
-        edge = self._white_edge(scaling, n)
+        edge = self._counts_edge(eigenvalues, scaling, n)
         if not self.noise.is_poisson:
             # An estimated noise is never quite white: correlated channels and imperfect gains raise the whole bulk.
             edge *= noise_level(eigenvalues, scaling.n_effective, max(n, 1.0))
@@ -309,6 +313,12 @@ class Learner:
     def _white_edge(self, scaling: Scaling, n: float) -> float:
         """Where the noise of counts ends."""
         return noise_edge(scaling.n_effective, n) * self._reach
+
+    def _counts_edge(self, eigenvalues: Float64, scaling: Scaling, n: float) -> float:
+        """The same for counts that scatter more than counts, where the scree agrees that it is all of the noise."""
+        edge = self._white_edge(scaling, n)
+        more = self.dispersion if self.noise.is_poisson else 1.0
+        return edge * more if is_dispersed(eigenvalues, edge, more, scaling.n_effective, n) else edge
 
     def measure_reach(self, store: CountStore, index: NDArray[Any], exposure: Float64) -> None:
         """See how far noise reaches past the Marchenko-Pastur edge in the accumulated counts of positions."""

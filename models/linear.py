@@ -246,6 +246,7 @@ class LinearEngine:
         self._preparing = self.prepared = False
         if old is not None and self._protection.pool.is_behind:
             self._protection.pool.catch_up(old)
+        self._learner.dispersion = self._protection.pool.dispersion
         state = self._learner.state(first=old is None)
         if state is None:
             return None

@@ -24,7 +24,7 @@ _POOL = 8192
 _ROWS = 4
 _REFIT = 256
 _VALUES = 1 << 17
-_PRIOR_WINDOWS = 800.0
+_SURE = 4.0
 _REMEMBERED = 2048.0
 _SUSPECT = 1e-3
 _BIASED = 1.0
@@ -82,6 +82,33 @@ class _Fit:
         return published.test.unrest(sample.spectra, self.scores, self.exposure, sample.visits, sample.background)
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Number, sum and sum of squares of positive values."""
+
+    n: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def joined(self, values: Float64, weight: float, fade: float) -> Spread:
+        """With further values of this weight, the earlier ones counting less."""
+        return Spread(
+            fade * self.n + weight * values.size,
+            fade * self.total + weight * float(values.sum()),
+            fade * self.squares + weight * float((values**2).sum()),
+        )
+
+    @property
+    def mean(self) -> float:
+        """Mean, 0 of nothing."""
+        return self.total / self.n if self.n else 0.0
+
+    def error2(self, least: float) -> float:
+        """Squared relative error of a positive mean, of values whose relative variance is at least so much."""
+        relative = self.squares / self.n / self.mean**2 - 1.0
+        return max(relative, least) / self.n
+
+
 class NullPool:
     """p-values of anomaly scores by a parametric bootstrap, and how much noisier the data are than the noise model.
 
@@ -109,7 +136,7 @@ class NullPool:
         self._score: Float32 = np.zeros(0, dtype=np.float32)
         self._weight: Float64 = np.zeros(0)
         self._exposure: Float64 = np.zeros(0)
-        self._found = self._drawn = self._n_found = self._n_drawn = 0.0
+        self._found, self._drawn = Spread(), Spread()
         self._tail: NullTail | None = None
         self._fresh = 0
         self.dispersion = 1.0
@@ -201,7 +228,11 @@ class NullPool:
         yield
         self._pool(score, draws.weight, drawn.exposure)
         plain = drawn.take(slice(None, None, VARIANTS))
-        self._compare(real.unrest(published), plain.unrest(published) / dispersion)
+        # Of the noise of spectra that it was fitted on, a basis explains as large a share as it has components to a
+        # spectrum; when they came, it did not know them.
+        left = 1.0 if fitted else max(0.5, 1.0 - published.basis.rank / max(published.n_spectra, 1.0))
+        weight = 1.0 if fitted else min(1.0, published.n_spectra / max(published.scaling.n_effective, 1))
+        self._compare(real.unrest(published) / left, plain.unrest(published) / dispersion, weight)
         if self._fresh >= _REFIT:
             yield
             self._refit()
@@ -215,17 +246,24 @@ class NullPool:
         self._exposure = np.concatenate([self._exposure, exposure])[-_POOL:]
         self._fresh += score.size
 
-    def _compare(self, found: Float64, drawn: Float64) -> None:
-        """Dispersion: unrest of real spectra over that of drawn ones, as if 800 windows had shown 1 before."""
-        fade = 0.5 if self._n_found > _REMEMBERED else 1.0
-        self._found = fade * self._found + float(found.sum())
-        self._drawn = fade * self._drawn + float(drawn.sum())
-        self._n_found = fade * self._n_found + found.size
-        self._n_drawn = fade * self._n_drawn + drawn.size
-        expected = self._drawn / self._n_drawn
-        if expected > 0:
-            prior = _PRIOR_WINDOWS * self._windows.n_bins / self._windows.n_windows
-            self.dispersion = (self._found + prior * expected) / ((self._n_found + prior) * expected)
+    def _compare(self, found: Float64, drawn: Float64, weight: float) -> None:
+        """Dispersion: unrest of real spectra over that of drawn ones, drawn towards 1 as far as it may be chance.
+
+        By the positive part of James and Stein's estimator, with the bound of two standard errors: what is no further
+        from 1 is none, and what is beyond doubt is not held back (as by a prior that is worth so many spectra).
+        """
+        fade = 0.5 if self._found.n > _REMEMBERED else 1.0
+        self._found, self._drawn = (
+            known.joined(more, weight, fade) for known, more in ((self._found, found), (self._drawn, drawn))
+        )
+        if not min(self._found.mean, self._drawn.mean) > 0:
+            return
+        # A spectrum says no more than its windows that do not overlap, each with the variance of a squared normal.
+        least = 2.0 * self._windows.n_bins / self._windows.n_windows
+        ratio = self._found.mean / self._drawn.mean
+        error2 = self._found.error2(least) + self._drawn.error2(least)
+        more = ratio - 1.0
+        self.dispersion = 1.0 + more * max(0.0, 1.0 - _SURE * error2 / max(more**2, 1e-300))
 
     def quantiles(self, levels: Float64) -> Float64 | None:
         """Scores below which these shares of null spectra lie; None while there are too few."""

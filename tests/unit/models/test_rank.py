@@ -5,6 +5,7 @@ import pytest
 
 from models.rank import (
     direction_overlap,
+    is_dispersed,
     noise_edge,
     noise_level,
     noise_quantile,
@@ -109,3 +110,13 @@ def test_degenerate_screes() -> None:
     assert rank_by_parallel([], []) == 0
     assert smallest_visible_phase_px(100, 100, 0.0) == float("inf")
     assert smallest_visible_phase_px(2048, 512 * 512, 231.7) == pytest.approx(100.0, rel=0.01)
+
+
+def test_noise_of_more_variance_is_told_from_components_that_nobody_modelled() -> None:
+    edge = noise_edge(D, N)
+    structure, noise = spiked([8.0, 4.0, 1.2])[0][:24], 1.3 * spiked([8.0, 4.0])[0][:24]
+    assert not is_dispersed(structure, edge, 1.3, D, N)
+    assert is_dispersed(noise, edge, 1.3, D, N)
+    assert rank_by_edge(noise, 1.3 * edge) == 2 < rank_by_edge(noise, edge)
+    assert not is_dispersed(noise, edge, 1.0, D, N)
+    assert not is_dispersed([], edge, 1.3, D, N)
