@@ -161,7 +161,8 @@ def carriers(raw: Float32, exposure: Float64, shrinkage: ScoreShrinkage) -> Posi
         rows = top[:, axis]
         rest = (float(energy[:, axis].sum()) - float(energy[rows, axis].sum())) / (n - few)
         # Beside a carrier of thousands, one of many positions that chance has lifted to some tens is none.
-        least = max(_CARRIER * rest, _PART * float(energy[rows, axis].max()))
+        # Nor is one of the few that have most of what rounding leaves along the mean spectrum, far below noise (of 1).
+        least = max(_CARRIER * max(rest, 1.0), _PART * float(energy[rows, axis].max()))
         strong = rows[energy[rows, axis] > least]
         signal = float(energy[:, axis].sum()) - n * rest
         if strong.size and float(energy[strong, axis].sum()) > 0.5 * signal and strong.size < few:

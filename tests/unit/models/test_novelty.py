@@ -7,7 +7,8 @@ from scipy.stats import poisson
 
 from models.anomaly import ScanWindows
 from models.base import Float32
-from models.novelty import HeldBack, crowd_size, pooled_residual
+from models.novelty import HeldBack, carriers, crowd_size, pooled_residual
+from models.shrink import fit_shrinkage
 from tests.unit.models.scenes import peak
 
 D, WIDTH = 400, 12
@@ -108,3 +109,18 @@ def test_a_crowd_that_is_flagged_now_here_now_there_is_one_all_the_same() -> Non
     held.hold(at, 5 * at)
     held.bar(np.array([5]))
     assert held.release_alike(at, 0.0).size == 0, "a defect is no structure"
+
+
+def test_few_positions_carry_a_component_and_none_carries_what_rounding_leaves_of_the_mean() -> None:
+    """Scores along the mean are the exposure itself: where compositions do not differ, nobody carries anything."""
+    rng = np.random.default_rng(0)
+    exposure = rng.uniform(100.0, 200.0, 2000)
+    noise = np.sqrt(exposure)[:, None] * rng.standard_normal((2000, 2))
+    noise[:, 0] += 0.2 * exposure * rng.standard_normal(2000)
+    noise[[300, 1500], 1] += 4000.0
+    # Errors of rounding are as uneven.
+    mean = exposure * (1.0 + 1e-7 * np.isin(np.arange(2000), [40, 700, 1100]))
+    raw = np.column_stack([mean, noise])
+    shrinkage = fit_shrinkage(raw, exposure, 100.0, 2000.0)
+    assert shrinkage.strength[0] == 0.0
+    assert carriers(raw, exposure, shrinkage).tolist() == [300, 1500]
