@@ -34,7 +34,7 @@ _APART = 2.2
 _FAR_ROWS = 192
 _PATIENCE = 2
 _SEAM_ROWS = 48
-_INSIDE = 0.3
+_INSIDE, _SURELY_MIXED = 0.3, 1e-3
 _TENTH = 0.01
 _MISSED = 500.0
 _NEEDED = 0.6
@@ -293,7 +293,8 @@ def _seam(fit: Fit, sample: Sample, likelihood: Likelihood, where: Surroundings)
     """A phase (none that was named) that is the row of mixed positions along an interface of two others.
 
     Such a row may all have the same composition, where the interface lies along the raster; but it is a mixture of both
-    sides, and one position wide.
+    sides, and one position wide. What lies beside it has other shares of them; where there are the counts to tell, that
+    is surely a mixture of it and one of them.
     """
     for c in np.flatnonzero(~_named(fit, sample)).tolist():
         if not _lies_between(fit.mixture, c):
@@ -304,7 +305,8 @@ def _seam(fit: Fit, sample: Sample, likelihood: Likelihood, where: Surroundings)
         if not owner.size:
             continue
         found = yield from evaluate(fit.mixture, beside, likelihood)
-        like = np.bincount(owner, found.dominant.argmax(axis=0) == c, minlength=rows.size)
+        mine = (found.dominant.argmax(axis=0) == c) & (found.posterior[c] > _SURELY_MIXED)
+        like = np.bincount(owner, mine, minlength=rows.size)
         inside = like >= np.bincount(owner, minlength=rows.size) - 1
         if inside.mean() < _INSIDE:
             return int(c)

@@ -143,6 +143,15 @@ def test_a_column_of_mixed_positions_along_an_interface_is_no_phase_but_a_layer_
             assert float(np.median(phases.mixed[(x < 16) | (x > 20)])) < 0.1
 
 
+@pytest.mark.parametrize("width", [0.6, 2.0])
+def test_columns_of_an_interface_are_no_phases_where_counts_tell_each_of_them_apart(width: float) -> None:
+    """Columns beside such a column are mixed from other shares: that they look like it does not make it a layer."""
+    share = 1.0 / (1.0 + np.exp((np.arange(1296) % 36 - 18.2) / width))
+    scene = PhaseScene((36, 36), np.stack([share, 1.0 - share], axis=1), np.ones(1296), spectra(2))
+    _, phases = scanned(scene, 16_000.0)
+    assert len(phases.infos) == 2
+
+
 def test_numbers_stay_while_phases_come_into_sight() -> None:
     scene = stripes(4)
     counts = scene.counts(120.0)
