@@ -182,15 +182,15 @@ class Discovery:
 
     def conclude(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
         """Propose what phases came out at the end of the series, when they are settled."""
-        self._follow_phases(engine, axis, phases, config)
-        told = self._decided(engine, axis, phases, config)
-        flags = self._flags(engine, config.false_discovery, ended=True)
+        events = self._flags(engine, config.false_discovery, ended=True)
         for found in self.found:
             if found.state == "proposed" and not (self._flag[found.group.positions] & 1).any():
-                # The settled model explains all of it.
+                # The settled model explains all of it; it may be a few positions of what is a phase.
                 found.state = "open"
-                told += self._tell(found, engine, axis)
-        return [*flags, *told]
+                events += self._tell(found, engine, axis)
+        self._follow_phases(engine, axis, phases, config)
+        told = self._decided(engine, axis, phases, config)
+        return [*events, *self._flags(engine, config.false_discovery, ended=True), *told]
 
     def _decided(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
         """Propose and accept, as evidence and settings have it; return what is new of groups."""
