@@ -2,10 +2,10 @@
 
 `python -m tests.benchmarks.first_pass [--check] [--only NAME ...] [--counts 20 ...] [--seeds 0 ...]` scans simulated
 specimens once, line by line, through the whole pipeline, and reads the flags as they are told. Without their rare
-positions (each has the composition of the one before it) everything is ordinary: a flag is false. The table has how
-many positions were flagged at once, how many after a wait, where in the pass (as shares of it), and how many were told
-to wait and then cleared, over the configured rate. With their rare positions: how many of those that came before the
-last tenth of the pass, and that a test of the finished scan finds, were flagged in it, and after how many further
+positions (each has what lies between its ordinary neighbours) everything is ordinary: a flag is false. The table has
+how many positions were flagged at once, how many after a wait, where in the pass (as shares of it), and how many were
+told to wait and then cleared, over the configured rate. With their rare positions: how many of those that came before
+the last tenth of the pass, and that a test of the finished scan finds, were flagged in it, and after how many further
 spectra in the median. With ``--check`` it exits with 1 where, over all scans at one count rate, flags are more than
 1.25 times what was configured (beside the counting error), or fewer than nine tenths of those rare positions are
 flagged during the pass.
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,14 @@ RATE = PipelineConfig().anomaly.false_alarm
 
 @dataclass
 class Told:
-    """Flags of a pass: when each position was measured, called anomalous and told to wait (in spectra; -1: never)."""
+    """Flags as they are told: after how many spectra a position was called anomalous and told to wait (-1: never).
+
+    `at_once` visits were called anomalous with their own results; `last` has the flags as they stand.
+    """
 
     n: int
     processed: int = 0
+    at_once: int = 0
     red: NDArray[np.int64] = field(init=False)
     waits: NDArray[np.int64] = field(init=False)
     last: NDArray[np.uint8] = field(init=False)
@@ -58,21 +63,29 @@ class Told:
                 self.processed += event.n_spectra
                 index, flag = event.result.arrays["index"], event.result.arrays["flag"]
                 self.last[index] = flag
+                self.at_once += int(event.n_spectra > 0) * int(np.count_nonzero(flag & FLAG_ANOMALOUS))
                 for bit, first in ((FLAG_ANOMALOUS, self.red), (FLAG_WAITS, self.waits)):
                     new = index[(flag & bit > 0) & (first[index] < 0)]
                     first[new] = self.processed
 
 
-def ordinary(specimen: Specimen) -> NDArray[np.int64]:
-    """Position (P,) that each one is measured as: itself, or for a rare one the last before it that is not."""
-    source = np.arange(specimen.n_positions)
-    source[specimen.rare_positions()] = -1
-    source = np.maximum.accumulate(source)
-    return np.where(source < 0, int(source.max()), source)
+def ordinary(specimen: Specimen) -> Specimen:
+    """Replace what is rare by what lies between its ordinary neighbours in the line: no step, no composition twice.
+
+    With the composition of the nearest one instead, a layer would become a plateau in a gradient: a phase.
+    """
+    rare = np.zeros(specimen.n_positions, dtype=np.bool_)
+    rare[specimen.rare_positions()] = True
+    lines = specimen.abundances.reshape(*specimen.nav_shape, -1).copy()
+    for line, gone in zip(lines, rare.reshape(specimen.nav_shape), strict=True):
+        there, x = ~gone, np.arange(len(line))
+        for phase in range(line.shape[1] if gone.any() else 0):
+            line[gone, phase] = np.interp(x[gone], x[there], line[there, phase])
+    return replace(specimen, abundances=lines.reshape(specimen.abundances.shape))
 
 
-def scanned(specimen: Specimen, counts: float, seed: int, source: NDArray[np.int64]) -> tuple[Told, NDArray[np.uint8]]:
-    """Scan a specimen once; what was told during the pass, and flags (P,) at the end of the series."""
+def scanned(specimen: Specimen, counts: float, seed: int, passes: int = 1) -> tuple[list[Told], Told]:
+    """Scan a specimen; what was told until the end of each pass, and at the end of the series."""
     told, pipeline, t_ns = Told(specimen.n_positions), Pipeline(PipelineConfig()), 0
     rng, values = np.random.default_rng(seed), specimen.axis.values
     axis: dict[str, Any] = {"name": specimen.axis.name, "units": specimen.axis.units, "size": values.size}
@@ -85,14 +98,16 @@ def scanned(specimen: Specimen, counts: float, seed: int, source: NDArray[np.int
         for item in items:
             told.read(list(pipeline.feed(item)))
 
-    message(encode_header("scan", specimen.nav_shape, axis, technique=specimen.technique, noise={"model": "poisson"}))
-    for number, frame in enumerate(range(0, specimen.n_positions, BLOCK)):
-        expected = specimen.expected(source[frame : frame + BLOCK])
-        message(encode_image("scan", number + 1, frame, rng.poisson(counts * expected).astype(np.uint16)))
-    during = Told(told.n, told.processed)
-    during.red, during.waits, during.last = told.red.copy(), told.waits.copy(), told.last.copy()
-    message(encode_series_end("scan", number + 2, specimen.n_positions))
-    return during, told.last
+    plan: dict[str, Any] = {"technique": specimen.technique, "noise": {"model": "poisson"}, "passes": passes}
+    message(encode_header("scan", specimen.nav_shape, axis, **plan))
+    number, after = 0, []
+    for first in range(0, passes * told.n, told.n):
+        for place in range(0, told.n, BLOCK):
+            number, expected = number + 1, specimen.expected(slice(place, place + BLOCK))
+            message(encode_image("scan", number, first + place, rng.poisson(counts * expected).astype(np.uint16)))
+        after.append(deepcopy(told))
+    message(encode_series_end("scan", number + 1, passes * told.n))
+    return after, told
 
 
 def null(names: list[str], counts: float, seeds: list[int]) -> bool:
@@ -100,8 +115,7 @@ def null(names: list[str], counts: float, seeds: list[int]) -> bool:
     n, false = 0, 0
     for name in names:
         for seed in seeds:
-            specimen = load_specimen(name, seed=seed)
-            told, end = scanned(specimen, counts, seed, ordinary(specimen))
+            (told,), end = scanned(ordinary(load_specimen(name, seed=seed)), counts, seed)
             at_once = (told.red >= 0) & (told.red - np.arange(told.n) <= BLOCK)
             later, cleared = (told.red >= 0) & ~at_once, (told.waits >= 0) & (told.red < 0)
             where = np.histogram(np.flatnonzero(told.red >= 0) / told.n, PARTS)[0]
@@ -109,7 +123,7 @@ def null(names: list[str], counts: float, seeds: list[int]) -> bool:
             print(
                 f"{name:18s} {counts:5g} seed {seed}: {at_once.sum() / unit:6.1f} at once, {later.sum() / unit:5.1f}"
                 f" after a wait, {cleared.sum() / unit:6.1f} cleared; flags by part of the pass {where.tolist()};"
-                f" left {np.count_nonzero(told.last & 1)}, at the end {np.count_nonzero(end & 1)}",
+                f" left {np.count_nonzero(told.last & 1)}, at the end {np.count_nonzero(end.last & 1)}",
                 flush=True,
             )
             n, false = n + told.n, false + int(np.count_nonzero(told.red >= 0))
@@ -126,8 +140,8 @@ def rare(names: list[str], counts: float, seeds: list[int]) -> bool:
         for seed in seeds:
             specimen = load_specimen(name, seed=seed)
             places = specimen.rare_positions()
-            told, end = scanned(specimen, counts, seed, np.arange(specimen.n_positions))
-            can = places[(end[places] & 1 > 0) & (places < 0.9 * told.n)]
+            (told,), end = scanned(specimen, counts, seed)
+            can = places[(end.last[places] & 1 > 0) & (places < 0.9 * told.n)]
             early = can[told.red[can] >= 0]
             found, missed = found + early.size, missed + can.size - early.size
             waits += (told.red[early] - early).tolist()
