@@ -73,7 +73,7 @@ def is_dispersed(eigenvalues: ArrayLike, edge: float, dispersion: float, n_chann
     """Whether the noise itself has a variance of `dispersion`, more than 1, where residuals have.
 
     Residuals scatter more also where the model lacks a component or two. Noise lifts as many eigenvalues over the edge
-    of white noise as are within so much of it; at least half of those must be there.
+    of white noise as are within so much of it; at least half of those must be there, and more than one.
     """
     values = np.asarray(eigenvalues, dtype=np.float64)
     noise = values[values <= dispersion * edge]
@@ -81,7 +81,7 @@ def is_dispersed(eigenvalues: ArrayLike, edge: float, dispersion: float, n_chann
         return False
     size = max(min(n_channels, n_spectra), 1.0)
     expected = dispersion * noise_quantile((np.arange(noise.size) + 0.5) / size, n_channels, n_spectra)
-    return bool(2 * np.count_nonzero(noise > edge) >= max(int(np.count_nonzero(expected > edge)), 2))
+    return bool(2 * np.count_nonzero(noise > edge) >= max(int(np.count_nonzero(expected > edge)), 4))
 
 
 def rank_by_edge(eigenvalues: ArrayLike, edge: float) -> int:
