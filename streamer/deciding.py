@@ -262,12 +262,19 @@ class Deciding:
         conditions = {c.name: {"value": c.value, "target": c.target, "met": c.is_met} for c in self._evidence.latest}
         return {"stop_conditions": conditions, **self._watch.summary()}
 
-    def finish(self) -> list[dict[str, Any]]:
-        """Fill the map for the last time; return what advice would have saved, and what would have been missed."""
+    def finish(self) -> dict[str, Any]:
+        """Fill the map for the last time; return what the end of the series says.
+
+        `unmet`, what the last check of a stop found missing; `hindsight`, what advice would have saved and missed.
+        """
+        told: dict[str, Any] = {}
+        if unmet := {c.name: [c.value, c.target] for c in self._evidence.latest if not c.is_met}:
+            told["unmet"] = {name: [v if np.isfinite(v) else None, target] for name, (v, target) in unmet.items()}
         if self._phases is None:
-            return []
+            return told
         self._guess_at = -1
         self._filled()
         flagged = int(np.count_nonzero(self._engine.held))
         dwell_s = np.nan_to_num(self._dwell_s)
-        return self._hindsight.told(self._phases.label, dwell_s, flagged, self._header.dwell_s or 0.0)
+        hindsight = self._hindsight.told(self._phases.label, dwell_s, flagged, self._header.dwell_s or 0.0)
+        return {**told, "hindsight": hindsight} if hindsight else told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,9 @@ from streamer.wire.items import Answer, Change, Item
 from streamer.wire.journal import Closed, Opened, read_records
 
 
-def decisions_of(journal: Path, config: PipelineConfig | None = None) -> Iterator[dict[str, Any]]:
+def decisions_of(
+    journal: Path, config: PipelineConfig | None = None, ended: Callable[[dict[str, Any]], object] = lambda _head: None
+) -> Iterator[dict[str, Any]]:
     """Yield each decision and each of its outcomes, as they were mirrored, from a recording fed again.
 
     Parameters
@@ -27,6 +29,8 @@ def decisions_of(journal: Path, config: PipelineConfig | None = None) -> Iterato
     config : PipelineConfig, optional
         Other settings than those in force, whatever the operator changed. Then nobody answers: the answers were to
         other decisions.
+    ended : callable, optional
+        Given the ``series`` message of the end.
 
     Raises
     ------
@@ -43,14 +47,19 @@ def decisions_of(journal: Path, config: PipelineConfig | None = None) -> Iterato
         elif pipeline is None:
             break
         elif not isinstance(record, Closed) and (config is None or not isinstance(record, Answer | Change)):
-            yield from _mirrored(pipeline, record)
+            for head in _published(pipeline, record):
+                if "event" not in head:
+                    yield head
+                elif head["event"] == "end":
+                    ended(head)
     if pipeline is None:
         raise ValueError(f"{journal} has no readable beginning")
 
 
-def _mirrored(pipeline: Pipeline, item: Item) -> Iterator[dict[str, Any]]:
+def _published(pipeline: Pipeline, item: Item) -> Iterator[dict[str, Any]]:
+    """Heads of what is published of decisions and of the series."""
     for event in pipeline.feed(item):
-        if isinstance(event, Publish) and event.result.topic == "decision":
+        if isinstance(event, Publish) and event.result.topic in {"decision", "series"}:
             yield dict(event.result.head)
 
 
@@ -90,9 +99,10 @@ def replay_decisions(
     from streamer.settings import load
 
     folder = recording if recording.is_dir() else recording.parent
+    ends: list[dict[str, Any]] = []
     try:
         settings = None if config is None else load(config).pipeline
-        found = list(decisions_of(folder / JOURNAL if recording.is_dir() else recording, settings))
+        found = list(decisions_of(folder / JOURNAL if recording.is_dir() else recording, settings, ends.append))
     except (OSError, ValueError, Exit) as error:
         typer.echo(f"scanwise replay-decisions: {error}", err=True)
         raise typer.Exit(1) from error
@@ -100,10 +110,21 @@ def replay_decisions(
         typer.echo(_line(head))
     if not found:
         typer.echo("no decisions")
+    if not any(head.get("action") == "stop" for head in found):
+        for line in held_up(ends):
+            typer.echo(line)
     if settings is None and (folder / FINAL).exists():
         differs = differences(folder, found)
         typer.echo("the same as when the scan ran" if differs is None else f"not as when the scan ran: {differs}")
         raise typer.Exit(0 if differs is None else 1)
+
+
+def held_up(ends: list[dict[str, Any]]) -> Iterator[str]:
+    """Say what held a stop up to the end of a scan, from the ``series`` messages of its end."""
+    for end in ends:
+        for name, (value, target) in end.get("unmet", {}).items():
+            known = "not known" if value is None else f"{value:.4g}"
+            yield f"no stop: {name} was {known} at the last check ({target:.4g} asked)"
 
 
 def _line(head: Mapping[str, Any]) -> str:

@@ -368,10 +368,7 @@ class Series:
             books["n_sent_claimed"] = self._end.n_sent
         if self._end is not None and self._end.reason:
             books["reason"] = self._end.reason
-        hindsight = self.deciding.finish()
-        if hindsight:
-            books["hindsight"] = hindsight
-        return books
+        return books | self.deciding.finish()
 
     def series_event(self, event: Literal["start", "end"], books: dict[str, Any] | None = None) -> Publish:
         """Return the `series` message of its start or end."""

@@ -200,6 +200,14 @@ def test_no_drift_is_no_decision() -> None:
     assert not loop.decisions
 
 
+def test_the_end_says_what_held_a_stop_up() -> None:
+    loop, _ = scanned(config(stop_misclassified_area=1e-6, stop_relative_error=1.0), "stop", passes=2)
+    assert not loop.decisions
+    value, target = loop.end["unmet"]["misclassified_area"]
+    assert target == 1e-6 < value < 1.0
+    assert "relative_error" not in loop.end["unmet"]
+
+
 def test_damage_stops_a_scan_before_more_is_lost_than_was_allowed() -> None:
     effects = Effects(damage_s=0.2, damaged="phase a")
     loop, _ = scanned(

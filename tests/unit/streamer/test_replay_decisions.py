@@ -66,6 +66,10 @@ def test_the_same_decisions_come_out_and_other_settings_give_others(tmp_path: Pa
     assert "(enforce" in other.output
     assert " stop (" not in other.output
     assert "refused" not in other.output
+    settings.write_text("[pipeline.decisions]\nstop_relative_error = 0.001\n")
+    never = runner.invoke(app, ["replay-decisions", str(tmp_path), "--config", str(settings)])
+    assert "no stop: relative_error was 0." in never.output
+    assert "no stop: " not in shown.output
 
 
 def test_what_is_no_recording_is_said(tmp_path: Path) -> None:
