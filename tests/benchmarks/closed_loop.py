@@ -47,7 +47,8 @@ LEVELS = (0.03, 0.01, 0.003)
 PASSES = {"uniform": 40, "adaptive": 40, "sparse": 1, "random": 1, "oracle": 12}
 STOP_TARGET, STOP_RISK, STOP_PASSES = 0.02, 0.05, 40
 MOST_BEYOND = 0.25
-SOCKETS = "sulfide_ore"
+SOCKETS = ("sulfide_ore", "exercise")
+"""Specimens that the simulator has by name."""
 KNOWN_SPARSE = ((0.12, 5.0), (0.2, 3.0), (0.2, 5.0), (0.25, 3.0), (0.25, 5.0), (0.25, 8.0), (0.33, 5.0))
 """Shares of the positions, and counts of a visit, of sparse scans that know the phases."""
 LARGE = 80
@@ -69,7 +70,8 @@ def run(options: argparse.Namespace) -> None:
             jobs += [("known", name, seed, None)] if number < options.known else []
             jobs += [("stop", name, seed, None)] if number < options.stops else []
             jobs += [("large", name, seed, None)] if number < options.large else []
-        jobs += [(kind, SOCKETS, seed, None) for kind in ("socket", "beside") if number < options.sockets]
+        if number < options.sockets:
+            jobs += [(kind, name, seed, None) for name in SOCKETS for kind in ("socket", "beside")]
     until_s = time.monotonic() + options.seconds
     for job in jobs:
         if job in done or time.monotonic() > until_s:
@@ -246,8 +248,8 @@ def others(results: list[dict[str, Any]], missed: list[str]) -> None:
         text = f"median {np.median(ratios):.3f}, largest {max(ratios):.3f} ({len(ratios)} seeds)"
         print(f"{text} {'' if ok else 'MISSED'}")
         missed += [] if ok else ["homogeneous"]
-    over, beside = (by_seed(results, kind) for kind in ("socket", "beside"))
-    pairs = [(over[seed], beside[seed]) for seed in over if seed in beside]
+    over, beside = (by_scan(results, kind) for kind in ("socket", "beside"))
+    pairs = [(over[scan], beside[scan]) for scan in over if scan in beside]
     if pairs:
         same = sum((a.stopped, a.error <= a.stated) == (b.stopped, b.error <= b.stated) for a, b in pairs)
         dose = np.median([a.counts / b.counts for a, b in pairs])
@@ -255,10 +257,10 @@ def others(results: list[dict[str, Any]], missed: list[str]) -> None:
         missed += [] if same == len(pairs) else ["sockets"]
 
 
-def by_seed(results: list[dict[str, Any]], kind: str) -> dict[int, Stopped]:
-    """Return stops by seed."""
-    seeds = [r["seed"] for r in results if r["kind"] == kind]
-    return dict(zip(seeds, (s for _, s in of_kind(results, kind)), strict=True))
+def by_scan(results: list[dict[str, Any]], kind: str) -> dict[tuple[str, int], Stopped]:
+    """Return stops by specimen and seed."""
+    scans = [(r["specimen"], r["seed"]) for r in results if r["kind"] == kind]
+    return dict(zip(scans, (s for _, s in of_kind(results, kind)), strict=True))
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
