@@ -99,9 +99,11 @@ def corrected(engine: LinearEngine, law: Thickness, shape: tuple[int, ...] | Non
     blocks = Blocks.of(shape, engine.n_positions, float(engine.totals[measured].mean()))
     relative = _relative(engine, blocks, measured)
     some = measured[spread_out(measured.size, _FOR_SCALE)]
-    scale = scale_of(quanta(engine, some), expected_quanta(engine, some), relative[some], law)
+    counts, expected = quanta(engine, some), expected_quanta(engine, some)
+    scale = scale_of(counts, expected, relative[some], law)
     if not scale:
         return None
+    law = law.known_by(counts.mean(axis=0), scale)
     thickness, sums = scale * relative, _block_sums(engine, blocks, measured)
     chosen, chosen_shape = _strided(measured, shape, engine.n_positions)
     found = None

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from models.axis import Axis
 from models.corrected import Corrected, Correction
 from models.linear import LinearEngine
+from models.lines import make_templates
 from models.noise import POISSON
 from models.phases import Phases
 from models.thickness import Absorption, PluralScattering, Thickness
@@ -82,14 +83,28 @@ def found_thickness(unmixing: Unmixing) -> Corrected:
 def test_absorption_is_that_of_the_tables_and_of_a_film() -> None:
     law = Absorption.on(EDS, {"Si": 2.0}, 30.0)
     mu = float(xraydb.mu_elam("Si", 1e3 * EDS.values[100]))
-    assert law.chi[100] == pytest.approx(2.0 * mu)
-    line = np.eye(D)[100:101]
-    depth = law.chi[100] * 1e-3
+    line, depth = np.eye(D)[100:101], 2.0 * mu * 1e-3
     # Photons made at all depths, each through what lies above it.
     steps = (np.arange(10_000) + 0.5) / 10_000
     assert law.moved(line, 0.0, 1e-3)[0, 100] == pytest.approx(float(np.exp(-depth * steps).mean()), rel=1e-6)
     there_and_back = law.moved(law.moved(line, 0.0, 2e-3), 2e-3, 0.0)
     np.testing.assert_allclose(there_and_back, line, atol=1e-12)
+
+
+def test_a_spectrum_is_absorbed_by_what_it_is_made_of() -> None:
+    elements = ("Al", "Ni")
+    templates = make_templates(np.append(EDS.values, EDS.values[-1] + 0.04) - 0.02, 0.13)
+    pure = [
+        sum(templates.spectra[k] for k, (e, _) in enumerate(templates.names) if e == element) for element in elements
+    ]
+    spectra = np.stack([0.7 * pure[0] + 0.3 * pure[1], 0.3 * pure[0] + 0.7 * pure[1]]) + 0.002
+    law, thick = Absorption.on(EDS, {"Al": 0.5, "Ni": 0.5}, 20.0), 2e-4
+    known = law.known_by(law.moved(spectra, 0.0, thick).mean(axis=0), thick)
+    chi = [law.mu.T @ np.array(share) for share in ((0.7, 0.3), (0.3, 0.7))]
+    for one, its_chi in zip(spectra, chi, strict=True):
+        absorbed = one * -np.expm1(-its_chi * thick) / (its_chi * thick)
+        by_mean, by_its_own = law.moved(one[None], 0.0, thick)[0], known.moved(one[None], 0.0, thick)[0]
+        assert np.abs(by_its_own - absorbed).sum() < 0.25 * np.abs(by_mean - absorbed).sum()
 
 
 def test_plural_scattering_repeats_an_edge_at_the_plasmon_a_poisson_number_of_times() -> None:
