@@ -19,8 +19,8 @@ from models.share_fit import ShareFit
 from models.thickness import Thickness
 
 _MOST, _FOR_SCALE, _READ = 16384, 2048, 2048
-_ROUNDS = 2
-_SAME = 0.05
+_ROUNDS, _PARTS = 2, 8
+_SAME = 0.02
 
 Learn = Callable[[Float32, tuple[int, ...] | None], tuple[Float64, tuple[bool, ...]] | None]
 """Finds end-members (M, D), and which of them are phases, in spectra (n, D) of positions of a grid."""
@@ -96,8 +96,10 @@ def corrected(engine: LinearEngine, law: Thickness, shape: tuple[int, ...] | Non
     measured = measured[engine.score_map.store.complete(measured) & (engine.totals[measured] > 0)]
     if not measured.size:
         return None
-    blocks = Blocks.of(shape, engine.n_positions, float(engine.totals[measured].mean()))
-    relative = _relative(engine, blocks, measured)
+    mean_counts = float(engine.totals[measured].mean())
+    blocks = Blocks.of(shape, engine.n_positions, mean_counts)
+    # Grains are of different brightness: thickness is what changes from one part of the map to another.
+    relative = _relative(engine, Blocks.of(shape, engine.n_positions, mean_counts, _PARTS), measured)
     some = measured[spread_out(measured.size, _FOR_SCALE)]
     counts, expected = quanta(engine, some), expected_quanta(engine, some)
     scale = scale_of(counts, expected, relative[some], law)

@@ -47,14 +47,15 @@ class Blocks:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, nav_shape: tuple[int, ...] | None, n_positions: int, counts: float) -> Blocks:
-        """Blocks with enough counts to tell a thickness, at this mean of counts a position.
+    def of(cls, nav_shape: tuple[int, ...] | None, n_positions: int, counts: float, most: int | None = None) -> Blocks:
+        """Blocks with enough counts to tell a thickness, at this mean of counts a position; at `most` so many a side.
 
         Where positions are no plane, those that were numbered one after the other are taken together.
         """
         ny, nx = nav_shape if nav_shape is not None and len(nav_shape) == 2 else (1, n_positions)
         n_wanted = max(_BLOCK_COUNTS / max(counts, 1e-9), 1.0)
         side = int(np.ceil(np.sqrt(n_wanted))) if ny > 1 else int(np.ceil(n_wanted))
+        side = max(side, 1 if most is None else -(-max(ny, nx) // most))
         at = np.stack(np.unravel_index(np.arange(n_positions), (ny, nx)))
         shape = -(-ny // side), -(-nx // side)
         return cls(np.ravel_multi_index(tuple(at // side), shape), (at + 0.5) / side - 0.5, shape)
