@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Counts, Float32, Float64
+from models.base import Counts, Float32, Float64, Pieces
 from models.linear import LinearEngine
 from models.linearise import Blocks, by_level, expected_quanta, linearised, quanta, refined, scale_of
 from models.noise import NoiseModel
@@ -22,7 +22,7 @@ _MOST, _FOR_SCALE, _READ = 16384, 2048, 2048
 _ROUNDS, _PARTS = 2, 8
 _SAME = 0.02
 
-Learn = Callable[[Float32, tuple[int, ...] | None], tuple[Float64, tuple[bool, ...]] | None]
+Learn = Callable[[Float32, tuple[int, ...] | None], Pieces[tuple[Float64, tuple[bool, ...]] | None]]
 """Finds end-members (M, D), and which of them are phases, in spectra (n, D) of positions of a grid."""
 
 
@@ -84,7 +84,9 @@ class Corrected:
         return shares, errors
 
 
-def corrected(engine: LinearEngine, law: Thickness, shape: tuple[int, ...] | None, learn: Learn) -> Corrected | None:
+def corrected(
+    engine: LinearEngine, law: Thickness, shape: tuple[int, ...] | None, learn: Learn
+) -> Pieces[Corrected | None]:
     """Correct for thickness; None where the spectra do not tell of any, or there are not two end-members.
 
     Counts of one visit are proportional to the thickness, in a steady beam, but for what the phases differ by. That is
@@ -102,7 +104,9 @@ def corrected(engine: LinearEngine, law: Thickness, shape: tuple[int, ...] | Non
     relative = _relative(engine, Blocks.of(shape, engine.n_positions, mean_counts, _PARTS), measured)
     some = measured[spread_out(measured.size, _FOR_SCALE)]
     counts, expected = quanta(engine, some), expected_quanta(engine, some)
+    yield
     scale = scale_of(counts, expected, relative[some], law)
+    yield
     if not scale:
         return None
     law = law.known_by(counts.mean(axis=0), scale)
@@ -111,12 +115,15 @@ def corrected(engine: LinearEngine, law: Thickness, shape: tuple[int, ...] | Non
     found = None
     for _ in range(_ROUNDS):
         reference = float(thickness[measured].mean())
-        learnt = learn(_same_thickness(engine, chosen, thickness[chosen], reference, law), chosen_shape)
+        same = _same_thickness(engine, chosen, thickness[chosen], reference, law)
+        yield
+        learnt = yield from learn(same, chosen_shape)
         if learnt is None:
             return found
         spectra, pure = learnt
         before, thickness = thickness, _refined(blocks, sums, measured, thickness, spectra, reference, law)
         found = Corrected(law, spectra, pure, reference, np.where(engine.visits > 0, thickness, np.nan))
+        yield
         if np.sqrt(np.mean((thickness - before)[measured] ** 2)) < _SAME * reference:
             break
     return found

@@ -125,10 +125,9 @@ class Unmixing:
         if type(self._engine.score_map.store) is not CountStore:
             return
         if self._correction is not None and self._engine.basis is not None:
-            self.corrected = corrected(
+            self.corrected = yield from corrected(
                 self._engine, self._correction.law, self._correction.nav_shape, self._learnt_from
             )
-            yield
         found = self.end_members
         if self.corrected is not None:
             yield from self._adopt_corrected(self.corrected)
@@ -272,7 +271,9 @@ class Unmixing:
 
     # Thickness
 
-    def _learnt_from(self, rows: Float32, nav_shape: tuple[int, ...] | None) -> tuple[Float64, tuple[bool, ...]] | None:
+    def _learnt_from(
+        self, rows: Float32, nav_shape: tuple[int, ...] | None
+    ) -> Pieces[tuple[Float64, tuple[bool, ...]] | None]:
         """End-members of other spectra (n, D) on the same channels, found by an engine and phases of their own."""
         if self._correction is None:
             return None
@@ -280,11 +281,12 @@ class Unmixing:
         for first in range(0, len(rows), _ROWS):
             index = np.arange(first, min(first + _ROWS, len(rows)), dtype=np.uint32)
             engine.process(index, rows[index])
-        engine.finish()
+            yield
+        yield from engine.finishing()
         phases = Phases(engine, self._correction.peak_width, nav_shape, self._correction.limits)
-        phases.finish()
+        yield from phases.finishing()
         unmixing = Unmixing(engine, phases)
-        unmixing.finish()
+        yield from unmixing.finishing()
         found = unmixing.end_members
         return None if found is None else (found.spectra, tuple(phase is not None for phase in found.phases))
 
@@ -317,7 +319,7 @@ class Unmixing:
         ids = [int(i) for i in np.unique(label) if i >= 0]
         if not ids:
             return (None,) * len(pure)
-        mean = np.stack([np.nanmean(shares[label == i], axis=0) for i in ids])
+        mean = np.stack([np.nan_to_num(shares[label == i]).mean(axis=0) for i in ids])
         numbers: list[int | None] = []
         for k, is_phase in enumerate(pure):
             row = int(mean[:, k].argmax())
