@@ -167,7 +167,7 @@ class DriftMonitor:
             split, statistic = history.best_split(splits)
             if statistic >= self.config.threshold:
                 contrast = history.contrast(history.era, split)
-                if contrast.statistic >= self.config.threshold:
+                if contrast is not None and contrast.statistic >= self.config.threshold:
                     return self._changed(split, contrast)
         return self._refined()
 
@@ -185,7 +185,8 @@ class DriftMonitor:
         if since > _REFINE_LONGEST * history.n_spectra(0, history.era):
             self._refine_at = np.inf
             return None
-        return self._told(history.contrast(0, history.era))
+        contrast = history.contrast(0, history.era)
+        return None if contrast is None else self._told(contrast)
 
     def _told(self, contrast: Contrast) -> Drift:
         history = self._history

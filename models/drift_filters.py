@@ -23,6 +23,7 @@ N_FIXED = 10
 _FLOOR = 0.1
 _DEGREE = 4
 _FEWEST_COUNTS = 5.0
+_EXPLAINED = 0.5
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,15 @@ class DriftFilters:
         covariance = read[:, 2:5] + n_spectra[:, None] * self.ground
         exposure = self.noise.row_variance(summed.sum(axis=1), n_spectra, summed.shape[1])
         return np.concatenate([read[:, :2], covariance, read[:, 5:9], exposure[:, None], read[:, 9:]], axis=1)
+
+    def explains(self, summed: Float64, n_spectra: float, covariance: Float64) -> bool:
+        """Whether the covariance (2, 2) that the basis expects of filtered counts is that of counts like these (D,).
+
+        Where next to nothing is counted a basis may have only some of the lines: what it expects is then too little, or
+        even negative, and anything would pass for drift.
+        """
+        counted = self.noise.gain * (summed @ self.matrix[:, :2] ** 2) + n_spectra * self.ground[[0, 2]]
+        return bool(np.all(np.diag(covariance) > _EXPLAINED * counted) and np.linalg.det(covariance) > 0)
 
     def misfit(self, after: Float64, before: Float64, n_after: float, n_before: float) -> float:
         """How many times more than noise, at least once, two sums (D,) differ by what neither basis nor drift explains.

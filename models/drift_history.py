@@ -140,15 +140,23 @@ class DriftHistory:
         best = int(np.argmax(statistic))
         return int(splits[best]), float(statistic[best])
 
-    def contrast(self, first: int, split: int) -> Contrast:
+    def contrast(self, first: int, split: int) -> Contrast | None:
         """Segments from `split` on against those from `first` to `split`, composition for composition.
 
-        Errors are raised where the parts differ by more than noise in what neither drift nor a known phase explains.
+        None where the basis does not explain the counts of the earlier ones. Errors are raised where the parts differ
+        by more than noise in what neither drift nor a known phase explains.
         """
         before = Readings.of(self._columns[first:split])
         after = Readings.of(self._columns[split : self.size].sum(axis=0))
+        if not self._is_explained(first, split, before.covariance.sum(axis=0)):
+            return None
         found = against_composition(before, after, self._learnt / _TRUST)
         return replace(found, covariance=found.covariance * self._misfit(first, split))
+
+    def _is_explained(self, first: int, split: int, covariance: Float64) -> bool:
+        if self._filters is None:
+            return False
+        return self._filters.explains(self._spectra[first:split].sum(axis=0), self.n_spectra(first, split), covariance)
 
     def _misfit(self, first: int, split: int) -> float:
         if self._filters is None:
