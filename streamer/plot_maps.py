@@ -53,6 +53,9 @@ QUALITY: Final = Look(
 )
 """Quality map: scores of the present model from stored counts, turned from an older one, or something lost."""
 
+SHOWN: Final = Look(classes=((0.0, "linear model", "#2b59a2"), (1.0, "network", "#edae49")))
+"""Network map: whose spectrum is shown."""
+
 
 def limits_of(values: NDArray[Any], *, symmetric: bool = False) -> tuple[float, float]:
     """Return ends of a colour scale for `values`, without their few most extreme ones."""

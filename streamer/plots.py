@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamer.plot_abundances import abundances_figure, has_abundances
 from streamer.plot_labels import draw_labels, label_extremes, peak_labels
-from streamer.plot_maps import QUALITY, Look, draw_map, limits_of
+from streamer.plot_maps import QUALITY, SHOWN, Look, draw_map, limits_of
 from streamer.plot_phases import draw_phases, has_phases, phases_figure
 from streamer.run_data import Run, at_equal_dwell
 
@@ -35,6 +35,16 @@ _MOST_SCORES: Final = 24
 _MOST_CURVES: Final = 12
 _GLANCE_CURVES: Final = 5
 _COLUMNS: Final = 4
+_IN_WORDS: Final = {
+    "p_value": "p-value of the anomaly test",
+    "t2": "Hotelling's T2 over its limit",
+    "q": "residual Q over its limit",
+    "reconstruction_error": "reconstruction error over its limit",
+    "network": "what is shown",
+    "guess": "phases, gaps filled",
+    "distance": "distance to what was measured",
+    "shift": "shift of the axis",
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,8 @@ def _plain_panels(run: Run) -> list[_Panel]:
     known = {*describe, "scores", "phase", "confidence", "mixed"}
     for name, values in run.maps.items():
         if name not in known and "/" not in name and values.shape == run.nav_shape:
-            panels.append(_Panel(name, _draws(run, values.astype(float), Look())))
+            look = SHOWN if name == "network" else Look()
+            panels.append(_Panel(_IN_WORDS.get(name, name), _draws(run, values.astype(float), look)))
     return panels
 
 

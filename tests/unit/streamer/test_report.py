@@ -202,3 +202,17 @@ def test_a_cropped_series_is_drawn(tmp_path: Path) -> None:
     np.savez(folder / "final.npz", **arrays)
     said = make_report(folder)
     assert said["pictures"] == ["maps.png", "scores.png", "scree.png", "eigenspectra.png", "overview.png"]
+
+
+def test_maps_are_named_in_words_and_a_network_map_has_classes(tmp_path: Path) -> None:
+    folder = write(tmp_path, (12, 18), nav_axes=NM)
+    with np.load(folder / "final.npz", allow_pickle=False) as final:
+        arrays = dict(final)
+    network = np.ones((12, 18), dtype=np.float32)
+    network[0, 0] = 0.0
+    np.savez(folder / "final.npz", allow_pickle=False, **arrays, **{"map/network": network, "map/t2": network})
+    figure = maps_figure(Run.load(folder))
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert "Hotelling's T2 over its limit" in titles
+    shown = figure.axes[titles.index("what is shown")]
+    assert [t.get_text() for t in shown.child_axes[0].get_yticklabels()] == ["linear model", "network"]
