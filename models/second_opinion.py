@@ -268,32 +268,47 @@ class SecondOpinion:
         self._bolder.add(own - its)
         # Channels that are scaled together have one part of the noise.
         freedom = published.scaling.n_effective / weight.size
-        learnt = published.basis.n_components * freedom / n_fitted - tuning.optimism
+        learnt = published.basis.n_components * freedom / n_fitted
         unit = 0.5 / exposure / weight.size
-        self.merit.add(nearer * unit + learnt)
-        # What is shown is made of all counts, which both halves' mean comes near: half of them are twice as noisy, and
-        # a network that adds no more than a little less noise would seem to be worth twice as much.
-        away = other - np.tile(_mean_of_halves(linear), (2, 1))
-        self._weigh(network - linear, away, metric, unit, learnt)
+        self.merit.add(nearer * unit + learnt - tuning.optimism)
+        self._weigh(network, linear, other, metric, unit, (learnt, tuning.optimism))
 
-    def _weigh(self, apart: Float32, away: Float32, metric: Metric, unit: Float64, learnt: float) -> None:
-        """Learn the weights from N - L of halves and B - L of other halves and the mean of both, each (2 m, D).
+    def _weigh(
+        self, network: Float32, linear: Float32, other: Float32, metric: Metric, unit: Float64,
+        flattery: tuple[float, float],
+    ) -> None:  # fmt: skip
+        """Learn the weights from N and L of halves and the other halves B of the counts, each (2 m, D).
 
-        What the basis has learnt from B it has as components: the noise of B looks smaller beyond them than it is.
+        What is shown is made of all counts, which the mean of both halves' predictions comes near: half of the counts
+        are twice as noisy, and a network that adds no more than a little less noise would seem to be worth twice as
+        much. What the basis has learnt from B it has as components: the noise of B looks smaller beyond them than it
+        is, as far as the network says there what the components say.
         """
-        parts = _within(apart, metric.published), _within(away, metric.published)
-        for blend, a, b, more in (
+        published = metric.published
+        apart, away = network - linear, other - np.tile(_mean_of_halves(linear), (2, 1))
+        parts = _within(apart, published), _within(away, published)
+        more = 0.5 * (_alike(network, linear, published) * flattery[0] - flattery[1])
+        for blend, a, b, correction in (
             (self.within, *parts, 0.0),
-            (self.beyond, apart - parts[0], away - parts[1], 0.5 * learnt),
+            (self.beyond, apart - parts[0], away - parts[1], more),
         ):
             gain = ((a * b) @ metric.weight).reshape(2, -1).sum(axis=0) * unit
             distance = 2.0 * (_mean_of_halves(a) ** 2 @ metric.weight) * unit
-            blend.add(distance, gain + more)
+            blend.add(distance, gain + correction)
 
 
 def _mean_of_halves(spectra: Float32) -> Float32:
     """Mean (m, D) of what was made of first halves and of second ones (2 m, D)."""
     return np.asarray(spectra.reshape(2, -1, spectra.shape[1]).mean(axis=0), dtype=np.float32)
+
+
+def _alike(network: Float32, linear: Float32, published: Published) -> float:
+    """How much of the linear model's scores the network's spectra (n, D) have, from 0 to 1."""
+    known = published.basis.n_components
+    variance = np.maximum(published.basis.eigenvalues[:known].astype(np.float64) - 1.0, 1e-3)
+    said, true = (published.project(x).astype(np.float64) for x in (network, linear))
+    total = float((true * true / variance).sum())
+    return float(np.clip((said * true / variance).sum() / total, 0.0, 1.0)) if total > 0 else 1.0
 
 
 def _within(spectra: Float32, published: Published) -> Float32:

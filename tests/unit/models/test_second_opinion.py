@@ -14,7 +14,7 @@ from models.card import ModelCard, NoiseCard
 from models.inference import TrainedNetwork
 from models.linear import LinearEngine
 from models.noise import POISSON, NoiseModel
-from models.second_opinion import Domain, Opinion, SecondOpinion, misfit
+from models.second_opinion import Domain, Opinion, SecondOpinion, _alike, misfit
 from models.seen import Tally, compare
 from models.thinning import squared_error
 from tests.networks import scene_axis, train_for
@@ -148,6 +148,15 @@ def test_a_network_that_follows_the_noise_is_not_taken_to_be_nearer_to_the_truth
     wrong = calm + np.where(np.arange(d) == 40, 15.0, 0.0).astype(np.float32)
     distance, lean = compare(noise, bold, wrong, np.ones(d, dtype=np.float32))
     assert opinion._is_nearer(lean, distance, np.ones(n)).mean() > 0.99
+
+
+def test_what_a_network_has_of_the_linear_models_scores_is_measured(network: TrainedNetwork) -> None:
+    engine, _ = scan(Scene(SHAPE).expected, network)
+    published, linear = engine.score_map.published, engine.denoise(np.arange(256))
+    assert published is not None
+    for share in (0.0, 0.4, 1.0):
+        assert _alike(np.float32(share) * linear, linear, published) == pytest.approx(share, abs=1e-5)
+    assert _alike(2 * linear, linear, published) == 1.0
 
 
 def test_the_same_looks_give_the_same_bits(network: TrainedNetwork) -> None:
