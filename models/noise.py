@@ -15,7 +15,7 @@ from models.rank import noise_edge, noise_quantile
 _POISSON_TOLERANCE = 0.2
 _MAX_ROWS, _MAX_CHANNELS, _MAX_RANK = 256, 1024, 32
 _BINS = 24
-_RESOLUTION = 1e-6
+_RESOLUTION, _LEAST_LEVEL = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,14 @@ def estimate_noise(spectra: Counts) -> NoiseModel:
     if lit.shape[0] < 4 or lit.shape[1] < 4 or not lit.any():
         return POISSON if counts_like else NoiseModel("poisson_gaussian", 0.0, 0.0, max(_spread(rows), _least(rows)))
     summed, width = _sum_channels(lit, counts_like)
-    fit, variance, dispersion = _low_rank_residual(summed)
+    mean = np.abs(summed).mean(axis=0)
+    fit, variance, dispersion = _low_rank_residual(summed, mean)
     if counts_like and abs(dispersion - 1.0) < _POISSON_TOLERANCE:
         return POISSON
+    gain, constant = _regress(fit, variance)
+    # Over an offset, bright channels are noisier than their mean says: what was fitted there is noise.
+    level = gain * mean + constant
+    fit, variance, _ = _low_rank_residual(summed, np.maximum(level, _LEAST_LEVEL * level.mean()))
     gain, constant = _regress(fit, variance)
     constant /= width
     least = _least(rows)
@@ -113,10 +118,10 @@ def _sum_channels(rows: Float64, counts_like: bool) -> tuple[Float64, int]:
     return (rows[:, live] if live.any() else rows), step
 
 
-def _low_rank_residual(rows: Float64) -> tuple[Float64, Float64, float]:
-    """Fitted mean (n, D), squared residual corrected for leverage (n, D), and the bulk's variance over mean."""
+def _low_rank_residual(rows: Float64, level: Float64) -> tuple[Float64, Float64, float]:
+    """Fitted mean (n, D), squared residual corrected for leverage (n, D), and the bulk's variance over a level (D,)."""
     n, d = rows.shape
-    scale = np.sqrt(np.maximum(np.abs(rows).mean(axis=0), 1e-12))
+    scale = np.sqrt(np.maximum(level, 1e-12))
     u, s, vt = np.linalg.svd(rows / scale, full_matrices=False)
     noise = float(np.median(s**2)) / (n * noise_quantile(0.5, d, n))
     rank = int(np.clip(np.count_nonzero(s**2 > noise * noise_edge(d, n) * n), 1, min(_MAX_RANK, s.size // 2)))

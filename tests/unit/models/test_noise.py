@@ -97,3 +97,13 @@ def test_real_files(shared_data: Path, name: str, variance_over_mean: tuple[floa
     mean = spectra[:256].mean(axis=0)
     ratio = estimate_noise(spectra[:256]).variance(mean).sum() / mean.sum()
     assert variance_over_mean[0] <= ratio <= variance_over_mean[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gain_where_lines_stand_high_over_an_offset(seed: int) -> None:
+    """The brightest channels are the noisiest by far, and tell most of the gain."""
+    scene, rng = eds_scene(20_000.0, side=32, d=512, seed=seed), np.random.default_rng(seed)
+    quanta = rng.poisson(scene.expected[:256] / 2.0)
+    found = estimate_noise((2.0 * quanta + 100.0 + 4.0 * rng.standard_normal(quanta.shape)).astype(np.float32))
+    assert found.gain == pytest.approx(2.0, rel=0.06)
+    assert found.variance(np.array([100.0, 200.0])) == pytest.approx([16.0, 216.0], rel=0.06, abs=6.0)
