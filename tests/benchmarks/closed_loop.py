@@ -133,10 +133,11 @@ def curves(results: list[dict[str, Any]], missed: list[str]) -> None:
     for name in sorted({r["specimen"] for r in results if r["kind"] == "curve"}):
         mine = {(r["seed"], r["mode"]): r["points"] for r in results if r["kind"] == "curve" and r["specimen"] == name}
         bounds = [r for r in results if r["kind"] == "known" and r["specimen"] == name]
+        most: dict[str, float] = {}
         if bounds:
             levels = [[ratio(r["uniform"], r["adaptive"], level) for r in bounds] for level in LEVELS]
             print(f"{name:13s} {'known':9s} {'  '.join(map(quartiles, LEVELS, levels))}  ({len(bounds)} seeds)")
-            _print_known_sparse(name, bounds)
+            most = {"adaptive": float(np.min(np.median(levels, axis=1))), "sparse": _print_known_sparse(name, bounds)}
         for mode in get_args(Mode)[1:]:
             seeds = [s for s, m in mine if m == mode and (s, "uniform") in mine]
             if not seeds:
@@ -150,13 +151,18 @@ def curves(results: list[dict[str, Any]], missed: list[str]) -> None:
             text = f"{name:13s} {mode:9s} {'  '.join(texts)}  objects found {found:.0%}  ({len(seeds)} seeds)"
             target = {"adaptive": 3.0, "sparse": 8.0 if name == "precipitates" else 0.0}.get(mode, 0.0)
             ok = worst >= target and (mode != "sparse" or name != "precipitates" or found >= 0.95)
-            print(f"{text} {'' if ok else f'MISSED ({target:g})'}", flush=True)
+            bound = f", and {most[mode]:.2g} where the phases are known" if mode in most else ""
+            print(f"{text} {'' if ok else f'MISSED ({target:g} asked{bound})'}", flush=True)
             if not ok:
                 missed.append(f"{name} {mode}")
 
 
-def _print_known_sparse(name: str, bounds: list[dict[str, Any]]) -> None:
-    """Print how many times fewer counts sparse scans that know the phases need than a uniform one for their error."""
+def _print_known_sparse(name: str, bounds: list[dict[str, Any]]) -> float:
+    """Print how many times fewer counts sparse scans that know the phases need than a uniform one for their error.
+
+    Return the most of those that find 95 % of the objects; 0 where none does.
+    """
+    most = 0.0
     scans = [r["sparse"] for r in bounds if "sparse" in r]
     for k, (share, counts) in enumerate(KNOWN_SPARSE if scans else ()):
         dose, error, found = np.median([s[k] for s in scans], axis=0)
@@ -165,6 +171,8 @@ def _print_known_sparse(name: str, bounds: list[dict[str, Any]]) -> None:
             f"{name:13s} known, {share:.0%} at {counts:g} counts, then beside what is found: {dose:.2f} counts, "
             f"error {error:.2%} ({uniform / dose:.1f} times fewer), objects found {found:.0%}"
         )
+        most = max(most, float(uniform / dose)) if found >= 0.95 else most
+    return most
 
 
 def quartiles(level: float, ratios: list[float]) -> str:
