@@ -255,5 +255,5 @@ def test_the_status_is_told_again_while_the_worker_is_silent(context: Context, i
         fronting.publish("status", state="closing", rate_hz=5.0, lag_ms=0.0)
         told = [decode_result(socket.recv_multipart()) for _ in range(3)]
     assert [result.head["state"] for result in told] == ["closing"] * 3
-    assert told[1].head["seq"] == told[0].head["seq"] + 1
+    assert told[1].head["seq"] > told[0].head["seq"], "and a slow reader may have lost some"
     assert told[-1].head["rate_hz"] == 0.0
