@@ -130,6 +130,9 @@ def through_daemon(messages: list[list[bytes]], rate: float) -> tuple[float, flo
         publisher = publisher_of(bench, server.source)
         Asker(bench, server.control).ask("status")
         publisher.recv()
+        while "ready after" not in server.log():
+            # With data waiting it would compile only what they need.
+            time.sleep(0.1)
         clock = Clock(listener_of(bench, server.results), SIDE * SIDE, frames)
         time.sleep(0.5)
         publisher.send_multipart(header("latency", [SIDE, SIDE], D, technique="eds", noise={"model": "poisson"}))
