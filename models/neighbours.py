@@ -25,3 +25,18 @@ def neighbours(positions: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[ND
             found.append(np.ravel_multi_index(tuple(beside.T), shape))
             owner.append(rows)
     return np.concatenate(found).astype(np.int64), np.concatenate(owner)
+
+
+def patches(positions: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions at most one step from these along every axis, themselves too, and for each of which row it is near.
+
+    Parameters
+    ----------
+    positions : ndarray, (n,)
+        Flat C-order indices into `shape`.
+    """
+    steps = np.stack(np.meshgrid(*[np.arange(-1, 2)] * len(shape), indexing="ij"), axis=-1).reshape(-1, len(shape))
+    place = np.stack(np.unravel_index(positions, shape), axis=1)[:, None] + steps
+    inside = ((place >= 0) & (place < shape)).all(axis=2)
+    owner = np.nonzero(inside)[0]
+    return np.ravel_multi_index(tuple(place[inside].T), shape).astype(np.int64), owner

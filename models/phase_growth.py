@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from models.phase_mixture import (
     refined,
     whitening,
 )
+from models.phase_patches import Surroundings, apart_in_space
 from models.phase_starts import all_bridged, corner_mixture, halves, with_phase, without
 
 _SETTLE_STEPS, _TRIAL_STEPS = 12, 8
@@ -48,14 +48,6 @@ class PhaseLimits:
 
     least: int = 10
     most: int = 16
-
-
-class Surroundings(Protocol):
-    """Where the spectra of a sample lie."""
-
-    def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
-        """Spectra next to those of the sample, as far as there are, and for each beside which of `rows` it lies."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -184,7 +176,7 @@ def _believed(
     """Without phases that are not ones of their own, or that the criterion does not want."""
     needed: set[int] = set()
     while len(fit.mixture.phases) > 1:
-        doubtful = _indistinct(fit, sample, limits, needed)
+        doubtful = yield from _indistinct(fit, sample, likelihood.space, limits, where, needed)
         if doubtful is not None:
             tried = yield from settled(without(fit.mixture, doubtful), sample, likelihood, _TRIAL_STEPS)
             # Two phases without spread explain a gradient about as well as two crowds. Where there are others, its ends
@@ -245,11 +237,19 @@ def _is_needed(fit: Fit, without: Fit, sample: Sample, c: int, limits: PhaseLimi
     return loss > _NEEDED * float(fit.found.involving(c) @ sample.weight)
 
 
-def _indistinct(fit: Fit, sample: Sample, limits: PhaseLimits, but: Collection[int] = ()) -> int | None:
+def _indistinct(
+    fit: Fit,
+    sample: Sample,
+    space: CompositionSpace,
+    limits: PhaseLimits,
+    where: Surroundings | None,
+    but: Collection[int],
+) -> Pieces[int | None]:
     """A phase (none that was named, nor in `but`) that is not one of its own; None if all are.
 
-    Each must have enough spectra; between any two there must be fewer spectra than at either (at typical exposure),
-    so that neither is a part of a gradient or of an interface; and their true spreads must not meet.
+    Each must have enough spectra; between any two there must be fewer spectra than at either (at typical exposure, or
+    with what lies around them), so that neither is a part of a gradient or of an interface; and their true spreads must
+    not meet.
     """
     mixture, mass = fit.mixture, fit.found.posterior[: len(fit.mixture.phases)]
     named = _named(fit, sample)
@@ -264,9 +264,10 @@ def _indistinct(fit: Fit, sample: Sample, limits: PhaseLimits, but: Collection[i
             continue
         pair = (min(i, j), max(i, j))
         length, inner, widths = _along(mixture, pair, typical)
-        if length <= _APART * float(inner.sum()):
-            return int(j)
-        if j not in but and not _valley_between(mixture, pair, length, widths):
+        meet = length <= _APART * float(inner.sum())
+        if not meet and (j in but or _valley_between(mixture, pair, length, widths)):
+            continue
+        if where is None or not (yield from apart_in_space(mixture, fit.found, pair, sample, space, where)):
             return int(j)
     return None
 

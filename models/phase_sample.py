@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64
 from models.composition import CompositionSpace, exposure_of, net_signal
-from models.neighbours import neighbours
+from models.neighbours import neighbours, patches
 from models.noise import NoiseModel
 from models.phase_likelihood import CountLikelihood, GaussLikelihood
 from models.phase_mixture import Cloud, Likelihood, Mixture, Sample
@@ -82,6 +82,11 @@ class PhaseView:
 
     def sample(self, positions: Positions, counts: Sequence[Float32] | None = None) -> Sample:
         """Coordinates and exposures of positions, and their counts (read here, or in parts before)."""
+        given = self.counts(positions) if counts is None else np.concatenate(counts) if counts else None
+        return replace(self.composition(positions), counts=given)
+
+    def composition(self, positions: Positions) -> Sample:
+        """Coordinates and exposures of positions alone."""
         signal, exposure = _exposure(self._map, self._noise, positions)
         raw, present = self._map.raw(positions), self._map.published
         if present is not None and present is not self.published:
@@ -91,8 +96,7 @@ class PhaseView:
             raw = (raw - self._map.visits[positions, None] * dark).astype(np.float32)
         z = self.space.coordinates(raw, signal)
         z[exposure <= 0] = 0.0
-        given = self.counts(positions) if counts is None else np.concatenate(counts) if counts else None
-        return Sample(z, exposure, np.ones(positions.size), np.full(positions.size, -1), given)
+        return Sample(z, exposure, np.ones(positions.size), np.full(positions.size, -1))
 
     def usable(self, positions: Positions) -> NDArray[np.bool_]:
         """Which positions can be sampled: something was counted, and it is still there if it is needed."""
@@ -144,6 +148,12 @@ class Grid:
         beside, owner = neighbours(self.positions[rows], self.shape)
         there = (self.scores.visits[beside] > 0) & self.view.usable(beside)
         return self.view.sample(beside[there]), owner[there]
+
+    def patches(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
+        """Compositions of measured positions up to a step from some rows in every direction, and of which row each."""
+        near, owner = patches(self.positions[rows], self.shape)
+        there = self.scores.visits[near] > 0
+        return self.view.composition(near[there]), owner[there]
 
 
 def _exposure(scores: ScoreMap, noise: NoiseModel, positions: Positions) -> tuple[Float64, Float64]:

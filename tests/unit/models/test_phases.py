@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from models.base import done
 from models.composition import CompositionSpace
 from models.linear import LinearEngine
+from models.neighbours import patches
 from models.noise import POISSON
 from models.phase_likelihood import GaussLikelihood
 from models.phase_mixture import Cloud, Mixture, Sample, excess, whitening
@@ -84,6 +85,25 @@ def test_a_gradient_is_one_phase(dose: float) -> None:
     scene = PhaseScene((36, 36), np.stack([0.75 - 0.5 * x, 0.25 + 0.5 * x], axis=1), np.ones(1296), spectra(2))
     _, phases = scanned(scene, dose)
     assert [p.n_positions for p in phases.infos] == [1296]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_near_grains_are_told_apart_but_no_gradient_of_the_same_compositions(seed: int) -> None:
+    """Single spectra of each lie evenly between the ends; only what is around a position tells grains from the rest."""
+    far = spectra(2)
+    near = np.stack([far[0], 0.7 * far[0] + 0.3 * far[1]])
+    row, column = np.divmod(np.arange(2304), 48)
+    grain = ((row // 12 + column // 12) % 2).astype(np.float64)
+    scattered = np.random.default_rng(5).permutation(grain)
+    for share, n_phases in ((grain, 2), (column / 47, 1), (scattered, 1)):
+        scene = PhaseScene((48, 48), np.stack([1 - share, share], axis=1), np.ones(2304), near)
+        _, phases = scanned(scene, 30.0, seed=seed)
+        assert len(phases.infos) == n_phases
+
+
+def test_patches_end_where_the_grid_does() -> None:
+    near, owner = patches(np.array([0, 5]), (3, 4))
+    assert [sorted(near[owner == k].tolist()) for k in (0, 1)] == [[0, 1, 4, 5], [0, 1, 2, 4, 5, 6, 8, 9, 10]]
 
 
 @pytest.mark.parametrize("counts", [100.0, 2000.0])
