@@ -123,7 +123,7 @@ def line(watched: Watched, url: str, now_s: float) -> str:
     status = watched.status
     words = [
         clean(status.get("state", "?")) if silent_s < SILENT_S else f"silent for {silent_s:.0f} s",
-        clean(status.get("series") or "no series yet"),
+        _series(watched),
         f"{status.get('processed', 0):,} of {_of(watched.expected)} spectra",
         f"{status.get('rate_hz', 0):,.0f}/s",
         f"lag {status.get('lag_ms', 0):.1f} ms",
@@ -147,6 +147,11 @@ def _of(n: int | None) -> str:
 
 def _sum(books: object) -> int:
     return sum(books.values()) if isinstance(books, Mapping) else int(books or 0)  # type: ignore[call-overload]
+
+
+def _series(watched: Watched) -> str:
+    """The series that is open, or was last; a status comes only once a second."""
+    return clean(watched.status.get("series") or watched.series.get("series") or "no series yet")
 
 
 def _rank(watched: Watched) -> object:
@@ -209,7 +214,7 @@ _NUMBERS_WIDTH: Final = 38
 def _title(watched: Watched) -> Text:
     state = str(watched.status.get("state", "?"))
     text = Text.assemble((clean(state), _STATE_STYLE.get(state, "")), "  ")
-    text.append(clean(watched.status.get("series") or watched.series.get("series") or "no series yet"), "bold")
+    text.append(_series(watched), "bold")
     status = watched.series.get("exit_status")
     return text.append(f"  {clean(status)}") if status and watched.series.get("event") == "end" else text
 

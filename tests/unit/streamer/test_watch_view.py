@@ -81,6 +81,14 @@ def test_the_line_has_the_same() -> None:
     assert "\n" not in said
 
 
+def test_a_series_has_its_name_before_the_next_status() -> None:
+    watched = Watched()
+    for result in (Result("status", STATUS | {"series": None}), _series(), Result("basis", {"rank": 4, "model": 9})):
+        watched.see(result, 100.0)
+    assert "; s1; " in line(watched, URL, 101.0)
+    assert "no series yet" not in _shown(watched)
+
+
 def test_a_decision_and_its_answer_are_one_line() -> None:
     answer = {"ok": False, "error": "stage is locked", "controller": "scope"}
     watched = _watched(Result("decision", STOP), Result("decision", STOP | {"outcome": "refused", "answer": answer}))
