@@ -81,7 +81,7 @@ def test_compositions_that_differ_in_one_phase_are_no_finished_map() -> None:
     sample = grains(overlap=0.68)
     made = Plan(scan_order(sample.nav_shape), passes=4, dwell_s=0.01, actions=("stop",))
     asked = config(**{**PHASE_MAP_ONLY, "stop_misclassified_area": 0.02})
-    loop, stopped_with = loop_of(sample, 10, made, asked, 25.0, block=128), []
+    loop, stopped_with = loop_of(sample, 10, made, asked, 12.0, block=128), []
     one_phase: list[dict[str, float]] = []
 
     def watch(now: Loop) -> None:
