@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -12,6 +14,15 @@ from models.phase_sample import PhaseView, Positions
 from models.phase_starts import with_phase, without
 
 _OVERLAP = 0.3
+
+
+@dataclass(frozen=True)
+class PhaseInfo:
+    """One phase: its number, which it keeps, its name, and how many positions are mostly of it."""
+
+    id: int
+    name: str
+    n_positions: int
 
 
 def is_told_apart(view: PhaseView, positions: Positions, others: Float64) -> bool:

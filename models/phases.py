@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done, together
 from models.linear import LinearEngine
 from models.phase_growth import PhaseLimits, grown
-from models.phase_members import is_told_apart, renumbered, with_named, without_phases
+from models.phase_members import PhaseInfo, is_told_apart, renumbered, with_named, without_phases
 from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, largest_step
 from models.phase_sample import Grid, PhaseView, Positions, spread_out
 from models.phase_starts import first_mixture
@@ -29,15 +29,6 @@ _GROWTH, _GROWTH_STRANGE = 1.5, 1.1
 _STRANGE_SHARE, _STRANGERS, _STRANGE_SIGMA = 0.03, 20, 6.0
 _MOVED = 0.25
 _LOOKED_IN = 0.5
-
-
-@dataclass(frozen=True)
-class PhaseInfo:
-    """One phase: its number, which it keeps, its name, and how many positions are mostly of it."""
-
-    id: int
-    name: str
-    n_positions: int
 
 
 class Phases:
@@ -178,7 +169,7 @@ class Phases:
     def wants_work(self) -> bool:
         """Whether `work` would do something."""
         return self._map.published is not None and (
-            self._job is not None or self._is_due() or self._passed != (self._map.n_visits, self._revision)
+            self._job is not None or self._is_due() or self._passed != self._state()
         )
 
     @property
@@ -204,7 +195,7 @@ class Phases:
         if self._job is None and self._is_due():
             self._job = self._learn(_SAMPLE)
         self._turn = not self._turn
-        if self._job is None or (self._turn and self._passed != (self._map.n_visits, self._revision)):
+        if self._job is None or (self._turn and self._passed != self._state()):
             found = self.found
             most = _LABEL_ROWS if found is None else found[0].likelihood.rows_at_once(found[1])
             self._relabel(_SCAN_ROWS, min(_LABEL_ROWS, most))
@@ -225,11 +216,14 @@ class Phases:
             yield from together(self._learn(_FINAL_SAMPLE))
             self._revision += 1
             self._cursor = 0
-            while self._passed != (self._map.n_visits, self._revision):
+            while self._passed != self._state():
                 self._relabel(_SCAN_ROWS, _SCAN_ROWS)
                 yield
             if self._strangers < self._limits.least or self._mixture is before:
                 break
+
+    def _state(self) -> tuple[int, int]:
+        return self._map.n_visits, self._revision
 
     def _is_due(self) -> bool:
         """Whether there is so much more data, or so much that is strange, that learning again would pay."""
@@ -336,7 +330,7 @@ class Phases:
     def _relabel(self, scan: int, most: int) -> None:
         """Look through the next positions, and label those that have new counts or a label of another mixture."""
         if self._cursor == 0:
-            self._passing = (self._map.n_visits, self._revision)
+            self._passing = self._state()
         some = slice(self._cursor, self._cursor + scan)
         measured = self._map.visits[some] > 0
         gone = np.flatnonzero(~measured & (self.label[some] != UNSEEN)) + self._cursor
