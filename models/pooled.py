@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from models.anomaly import ScanWindows
 from models.base import Float64
 from models.dwell import tiles
 from models.linear import LinearEngine
 from models.phase_sample import spread_out
+from models.preprocess import as_float32
 from models.rank import spike_strength
 
 _SIDE, _MOST_TILES = 4, 256
@@ -47,13 +49,9 @@ def pooled_contrast(engine: LinearEngine, nav_shape: tuple[int, int] | None, pea
 
 def _binned(engine: LinearEngine, at: NDArray[np.int64], width: int) -> Float64:
     """Counts (n, bins) of positions, piece by piece: spectra take much room."""
-    starts = np.arange(0, engine.n_channels, width)
-    pieces = []
-    for first in range(0, at.size, 256):
-        counts = engine.score_map.store.rows(at[first : first + 256])
-        dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
-        pieces.append(np.add.reduceat(dense.astype(np.float64), starts, axis=1))
-    return np.concatenate(pieces)
+    windows, store = ScanWindows(engine.n_channels, width, 1), engine.score_map.store
+    pieces = [windows.bins(as_float32(store.rows(at[first : first + 256]))) for first in range(0, at.size, 256)]
+    return np.concatenate(pieces).astype(np.float64)
 
 
 def contrast(sums: Float64) -> float:
