@@ -11,7 +11,7 @@ from models.base import Basis, Pieces
 from models.published import empty_basis
 
 if TYPE_CHECKING:
-    from models.learner import LearntState
+    from models.learnt import LearntState
     from models.linear import LinearEngine
 
 _MAX_REFITS = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.base import Float32, Float64, as_dense
 from models.blocks import Block, as_csr, gathered, weighted_sum
-from models.learnt import Learnt
+from models.learnt import Learnt, LearntState
 from models.linear_config import LinearConfig
 from models.moments import Moments
 from models.noise import POISSON, NoiseModel, estimate_noise
@@ -34,22 +33,6 @@ _REACH_VALUES = 8_000_000
 _RESTART_ROWS = 256.0
 # Spectra, in least batches, that wait where there is no idle time: then the next state learns them first.
 _BACKLOG = 4
-
-
-@dataclass(frozen=True)
-class LearntState:
-    """A candidate for publication: scaled vectors (m, K), scree, edge and the scaling they live in.
-
-    `n_spectra` is the number of spectra learnt, `total` (D,) their summed counts and `exposure` their summed exposure.
-    """
-
-    vectors: Float32 | Float64
-    eigenvalues: Float64
-    edge: float
-    scaling: Scaling
-    n_spectra: float
-    total: Float64
-    exposure: float
 
 
 class Learner:

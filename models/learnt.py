@@ -9,13 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Float64
+from models.base import Float32, Float64
 from models.moments import Moments
 from models.noise import NoiseModel
 from models.pca import Tracker
 from models.preprocess import Scaling, make_scaling
 
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class LearntState:
+    """A candidate for publication: scaled vectors (m, K), scree, edge and the scaling they live in.
+
+    `n_spectra` is the number of spectra learnt, `total` (D,) their summed counts and `exposure` their summed exposure.
+    """
+
+    vectors: Float32 | Float64
+    eigenvalues: Float64
+    edge: float
+    scaling: Scaling
+    n_spectra: float
+    total: Float64
+    exposure: float
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from models.base import Basis, BatchResult, Counts, Float32, Float64, Index, Pie
 from models.finishing import finish_engine
 from models.forgetting import Forgetting
 from models.grouping import Group, is_spike
-from models.learner import Learner, LearntState
-from models.learnt import Arrays
+from models.learner import Learner
+from models.learnt import Arrays, LearntState
 from models.linear_config import LinearConfig
 from models.live_error import LiveError, error_of_map
 from models.merging import arrays_of, merge_into

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanTest, ScanWindows
 from models.base import Basis, Float32, Float64
 from models.blocks import Block, times
-from models.learner import LearntState
+from models.learnt import LearntState
 from models.noise import NoiseModel
 from models.pca import orthonormal
 from models.preprocess import Scaling
