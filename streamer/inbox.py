@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ class Depth:
     messages: int
     nbytes: int
     oldest_ns: int
+
+    @property
+    def age_s(self) -> float:
+        """How long the oldest has been waiting; 0 where none waits."""
+        return max(0.0, (time.time_ns() - self.oldest_ns) / 1e9) if self.oldest_ns else 0.0
 
 
 def size_of(item: Item) -> int:

@@ -193,7 +193,7 @@ class Live:
         return {
             "in_flight": max(0, int(status["received"]) - processed) + round(depth.messages * per_message),
             "rate_hz": max(0, done) / max(now_s - mark.at_s, 1e-3),
-            "lag_ms": max(0.0, (time.time_ns() - depth.oldest_ns) / 1e6) if depth.oldest_ns else 0.0,
+            "lag_ms": 1e3 * depth.age_s,
             "level": 0,
             "learning": self._learning(),
         }

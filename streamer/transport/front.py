@@ -161,8 +161,7 @@ class Front:
         """Tell the last status again, with the lag of the moment, while the worker is busy with something long."""
         if self._status is None or now_s - self._status_s < self._silent_s:
             return
-        oldest_ns = self._inbox.depth().oldest_ns
-        lag_ms = max(0.0, (time.time_ns() - oldest_ns) / 1e6) if oldest_ns else 0.0
+        lag_ms = 1e3 * self._inbox.depth().age_s
         self._publish(Publish(replace(self._status, head={**self._status.head, "rate_hz": 0.0, "lag_ms": lag_ms})))
 
     def _notify(self, item: Notify) -> None:
