@@ -134,8 +134,7 @@ class Engine:
 
     def _end_on(self) -> None:
         """Do a piece of the end of a series; messages wait for it, clients do not."""
-        for request in self.parts.inbox.take_requests():
-            self._answer(request)
+        self._answer_waiting()
         self._process(())
         self._live.work(self.pipeline, self._portrait)
 
@@ -237,7 +236,7 @@ class Engine:
 
     def _keep(self, event: Publish | Log | Notify | AskReplay | Count | Slack) -> None:
         if isinstance(event, Count):
-            self._count(event)
+            self.parts.metrics.count(event)
             return
         if isinstance(event, Slack):
             self.parts.metrics.slack(event.action, event.seconds)
@@ -302,25 +301,11 @@ class Engine:
             case Notify() | AskReplay():
                 self.parts.outbox.put(event)
 
-    def _count(self, event: Count) -> None:
-        metrics = self.parts.metrics
-        match event.name:
-            case "rejected":
-                metrics.rejected(event.label, event.n)
-            case "duplicates":
-                metrics.duplicates(event.n)
-            case "anomalies":
-                metrics.anomalies(event.n)
-            case "decisions":
-                metrics.decision(event.label, event.n)
-            case "network":
-                metrics.network(event.label, event.n)
-            case "learnt":
-                metrics.learnt(event.label)
-            case "network_version":
-                metrics.network_version(event.n)
-
     # Requests
+
+    def _answer_waiting(self) -> None:
+        for request in self.parts.inbox.take_requests():
+            self._answer(request)
 
     def _answer(self, request: Request) -> None:
         control = request.control
@@ -359,8 +344,7 @@ class Engine:
 
     def serve(self, part: float) -> None:
         """Answer clients while the journal is being read, of which `part` is done."""
-        for request in self.parts.inbox.take_requests():
-            self._answer(request)
+        self._answer_waiting()
         status = {**self.pipeline.status(), "state": "recovering", "recovered": part}
         self._live.recovering(status)
 
@@ -392,8 +376,7 @@ class Engine:
 
     def _finish(self) -> None:
         """Say how things stand at the end; an open series is left for the next start."""
-        for request in self.parts.inbox.take_requests():
-            self._answer(request)
+        self._answer_waiting()
         if self.pipeline.series is not None:
             self._process(())
         while self.pipeline.ending:

@@ -17,6 +17,7 @@ from prometheus_client import (
     start_http_server,
 )
 
+from streamer.events import Count
 from streamer.exits import UNAVAILABLE, Exit
 from streamer.inbox import Depth
 
@@ -103,6 +104,24 @@ class Metrics:
         self._received.inc(received)
         self._processed.inc(processed)
 
+    def count(self, event: Count) -> None:
+        """Count what the pipeline says is to be counted."""
+        match event.name:
+            case "rejected":
+                self.rejected(event.label, event.n)
+            case "duplicates":
+                self.duplicates(event.n)
+            case "anomalies":
+                self.anomalies(event.n)
+            case "decisions":
+                self.decision(event.label, event.n)
+            case "network":
+                self.network(event.label, event.n)
+            case "learnt":
+                self.learnt(event.label)
+            case "network_version":
+                self.network_version(event.n)
+
     def duplicates(self, n: int) -> None:
         """Count repeats."""
         self._duplicates.inc(n)
@@ -161,14 +180,10 @@ class Metrics:
         """Read the inbox when scraped."""
         self._inbox_messages.set_function(lambda: depth().messages)
         self._inbox_bytes.set_function(lambda: depth().nbytes)
-        self._inbox_age.set_function(lambda: _age_s(depth().oldest_ns, 0.0))
+        self._inbox_age.set_function(lambda: depth().age_s)
 
     def _data_age_s(self) -> float:
-        return _age_s(self._last_ns, math.nan)
-
-
-def _age_s(t_ns: int, nothing: float) -> float:
-    return (time.time_ns() - t_ns) / 1e9 if t_ns else nothing
+        return (time.time_ns() - self._last_ns) / 1e9 if self._last_ns else math.nan
 
 
 class MetricsServer:
