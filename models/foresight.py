@@ -15,7 +15,7 @@ from models.base import Float32
 
 _PART, _STEP = 0.7, 1.1
 _LATELY = 0.9
-_BEFOREHAND, _WORTH = 1.5, 4.0
+_BEFOREHAND, _WORTH = 1.2, 4.0
 """Errors over those foreseen as long as nothing is known of a scan, and errors that this knowledge is worth."""
 
 

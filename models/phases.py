@@ -190,6 +190,10 @@ class Phases:
         """Which labels are from before the phases that there are now, so that their doubt says nothing of these."""
         return np.asarray(self._made_by[positions] < self._since)
 
+    def waiting(self, positions: Positions) -> NDArray[np.bool_]:
+        """Which have not been looked at since they were measured first, and have no label for no other reason."""
+        return np.asarray((self._made_by[positions] < 0) & (self.label[positions] == UNSEEN))
+
     def work(self) -> None:
         """Do one piece: in turn learn, where that is due, and look for positions that want a label."""
         if self._job is None and self._is_due():

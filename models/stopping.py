@@ -184,6 +184,11 @@ class InARow:
     def __init__(self) -> None:
         self._met = 0
 
+    @property
+    def wants_another(self) -> bool:
+        """Whether the last check was met, but for what was still to be measured."""
+        return self._met > 0
+
     def check(self, found: list[Condition]) -> bool:
         """Take one check; return whether the scan may stop."""
         unmet = [c.name for c in found if not c.is_met]

@@ -28,6 +28,11 @@ _SLOW_S = 0.01
 _STEERS = frozenset({"dwell", "visit", "extend"})
 
 
+def enough_visits(n_positions: int) -> int:
+    """Visits after which another look at the conditions of a stop pays."""
+    return max(64, n_positions // 50)
+
+
 class Deciding:
     """Decides for one series.
 
@@ -137,7 +142,7 @@ class Deciding:
         events = self.ledger.tick(t_ns)
         proposals, told = self._watch.look(config)
         if running:
-            proposals += self._steering(config)
+            proposals += self._confirmed_stop(t_ns, config) + self._steering(config)
             for proposal in proposals:
                 events += self._issue(proposal, t_ns, config)
         return told + events
@@ -149,6 +154,18 @@ class Deciding:
             return []
         found = self._evidence.check(config, self._dose, self._filled())
         return [] if found is None else self._issue(found, t_ns, config)
+
+    def _confirmed_stop(self, t_ns: int, config: PipelineConfig) -> list[Proposal]:
+        """A stop whose conditions were met when the model last moved, and still are.
+
+        It does not wait for the model to move again: that may take as long as a pass, and some scans have only one.
+        """
+        enough = enough_visits(self._dwell_s.size)
+        wanted = self.ledger.may_issue("stop", t_ns)
+        if not wanted or not self._evidence.may_be_confirmed(config, self._planned, enough):
+            return []
+        found = self._evidence.check(config, self._dose, self._filled())
+        return [] if found is None else [found]
 
     @property
     def _dose(self) -> Dose:

@@ -39,6 +39,8 @@ _SIGNAL_SHARE = 0.25
 _FEW = 2
 """Conditions that are looked at as long as much is unmeasured."""
 _POOLS_AHEAD = 0.25
+_WAITING = 0.05
+"""Part of the area that may be without labels as it has only just been measured."""
 _WORDS = {
     "unmeasured_area": "{0:.1%} of the planned positions are not measured",
     "relative_error": "the median error of a denoised spectrum is {0:.1%}",
@@ -99,7 +101,7 @@ class StopEvidence:
         self._half, self._foresight = HalfDose(), Foresight()
         self._in_a_row = InARow()
         self._errors: list[tuple[float, float]] = []
-        self._checked_rank = 0
+        self._checked_rank = self._checked_visits = 0
         self.latest: list[Condition] = []
 
     def note(self) -> None:
@@ -120,11 +122,23 @@ class StopEvidence:
         """
         limit = self._limit(config, dose)
         self.latest = self.conditions(config, dose, guess)
-        self._checked_rank = self._rank
+        self._checked_rank, self._checked_visits = self._rank, self._engine.score_map.n_visits
         met = self._in_a_row.check(self.latest if len(self.latest) > _FEW else [])
         if limit is not None:
             return Proposal("stop", "", limit, self.numbers())
         return Proposal("stop", "", self.reason(), self.numbers()) if met else None
+
+    def may_be_confirmed(self, config: PipelineConfig, planned: int, enough: int) -> bool:
+        """Whether the last check was met, and so many visits have come since that another says something.
+
+        Parameters
+        ----------
+        planned : int
+            Positions planned to be measured.
+        """
+        if not self._in_a_row.wants_another or self._engine.score_map.n_visits - self._checked_visits < enough:
+            return False
+        return int(np.count_nonzero(self._engine.visits)) >= config.decisions.stop_coverage * planned
 
     def conditions(self, config: PipelineConfig, dose: Dose, guess: Inpainted | None) -> list[Condition]:
         """All conditions as they are now; few as long as much is unmeasured, for the others cost time."""
@@ -197,7 +211,11 @@ class StopEvidence:
             return float("inf")
         phases, n = self._phases, int(np.count_nonzero(self._engine.visits))
         index, error = phase_errors(phases, self._engine)
+        waiting = phases.waiting(index)
         error = np.where(phases.outdated(index), 1.0, error)
+        if 0 < np.count_nonzero(waiting) <= _WAITING * index.size:
+            # What nobody has looked at yet is called wrongly as often as the rest.
+            error[waiting] = error[~waiting].mean()
         if guess is not None:
             error, n = np.concatenate([error, 1.0 - guess.posterior[~guess.measured].max(axis=1)]), guess.distance.size
         factor = self._foresight.factor(float(self._engine.totals.sum()), phases.label, phases.doubt)

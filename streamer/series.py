@@ -13,7 +13,7 @@ from models.phases import Phases
 from models.unmixing import Unmixing
 from streamer.announce import Anomalies, basis_event, series_event
 from streamer.config import PipelineConfig
-from streamer.deciding import Deciding
+from streamer.deciding import Deciding, enough_visits
 from streamer.decisions import NS_PER_S
 from streamer.denoising import Denoising
 from streamer.discovery import Discovery
@@ -270,9 +270,8 @@ class Series:
         self.engine.promote()
         confirmed = self.engine.take_confirmed()
         self.discovery.confirm(confirmed.index)
-        enough = max(64, self.scan.n_positions // 50)
         events = self.new_basis() + self.discover() + self.anomalies.told(confirmed, self.engine, self.axis)
-        if self._since_promotion >= enough:
+        if self._since_promotion >= enough_visits(self.scan.n_positions):
             self._since_promotion = 0
             if self._ending_ns is None:
                 events += self.deciding.promoted(t_ns, self.config)

@@ -124,6 +124,7 @@ def test_the_first_of_the_two_checks_may_come_before_the_last_positions() -> Non
 
     rule = InARow()
     assert [rule.check(c) for c in (check(0.95), check(0.98), check(1.0))] == [False, False, True]
+    assert [rule.wants_another for c in (check(0.95), check(0.5, slope=1.0)) if not rule.check(c)] == [True, False]
     rule = InARow()
     assert [rule.check(c) for c in (check(0.95), check(0.98, slope=1.0), check(1.0), check(1.0))] == [
         False, False, False, True,

@@ -59,6 +59,15 @@ def test_a_stop_names_every_condition_and_the_finished_map_has_what_was_asked_fo
     assert phase_error(series.phases.label, truth) <= 0.02  # type: ignore[union-attr]
 
 
+def test_a_stop_does_not_wait_for_the_model_to_move_once_more() -> None:
+    asked = config(**PHASE_MAP_ONLY, stop_misclassified_area=0.02)
+    loop, truth = scanned(asked, "stop", passes=20, counts=100.0)
+    (stop,) = taken(loop, "stop")
+    spent = loop.series.dwell_s.sum() / (0.01 * truth.size)
+    assert 1.0 <= spent < 1.05
+    assert stop["evidence"]["coverage"] == 1.0
+
+
 def test_a_stop_waits_for_the_map_of_a_named_element() -> None:
     asked = PipelineConfig(
         windows={"A": (0.8, 1.2)},

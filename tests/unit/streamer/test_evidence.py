@@ -44,3 +44,34 @@ def test_no_map_is_trusted_before_phases_were_looked_for_in_the_data_at_hand() -
     assert wrong(3) == np.inf
     rest(engine, phases, 3000)
     assert wrong(3) < 0.02
+
+
+def test_what_was_measured_a_moment_ago_is_called_wrongly_as_often_as_the_rest() -> None:
+    scene = stripes(3)
+    n, counts = len(scene.truth), scene.counts(150.0)
+    engine = LinearEngine(n, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    evidence = StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01))
+
+    def wrong(measured: int) -> float:
+        dwell_s = (np.arange(n) < measured).astype(float)
+        evidence.check(PipelineConfig(), Dose(dwell_s, np.ones(n), 1.0, 1, n), None)
+        (found,) = [c.value for c in evidence.latest if c.name == "misclassified_area"]
+        return found
+
+    def measure(first: int, last: int) -> None:
+        some = np.arange(first, last, dtype=np.uint32)
+        engine.process(some, counts[some])
+
+    nearly = n - n // 30
+    measure(0, nearly - n // 10)
+    engine.promote()
+    rest(engine, phases, 3000)
+    measure(nearly - n // 10, nearly)
+    many = wrong(nearly)
+    assert many > 0.1, "so much of the map is not known by what is known of the rest"
+    rest(engine, phases, 3000)
+    known = wrong(nearly)
+    measure(nearly, n)
+    assert np.count_nonzero(phases.waiting(np.arange(n))) == n // 30
+    assert 0 < wrong(n) < 1.1 * known
