@@ -48,7 +48,7 @@ _WORDS = {
     "error_slope_per_pass": "another pass would lower the error by {0:.2%}",
     "half_dose_angle_deg": "the model has turned by {0:.1f} degrees since half of the dose",
     "unseen_area": "a phase that was not seen has at most {0:.2%} of the area",
-    "open_anomalies": "{0:.0f} anomalies were seen only once",
+    "open_anomalies": "{0:.0f} anomalies that are hardly chance were seen only once",
 }
 
 
@@ -158,7 +158,7 @@ class StopEvidence:
             angle_deg=self._angle_deg(),
             relative_errors=self._map_errors(config.windows),
             hidden_area=self._hidden_area(asked.stop_object_px, asked.stop_risk),
-            open_anomalies=self._open_anomalies(dose.passes),
+            open_anomalies=self._open_anomalies(dose.passes, asked.stop_risk),
         )
         found += [c for c in rest if not (c.name == "misclassified_area" and self._phases is None)]
         if self._rank < 2 and all(c.is_met for c in found) and self._differs_in_pools(measured):
@@ -318,11 +318,16 @@ class StopEvidence:
         sizes = groups + ([p.n_positions for p in self._phases.infos] if self._phases is not None else [])
         return sizes.count(1), sizes.count(2)
 
-    def _open_anomalies(self, passes: int) -> int:
-        """Flagged positions that nobody has looked at again, though there would be occasion to."""
+    def _open_anomalies(self, passes: int, risk: float) -> int:
+        """Flagged positions that nobody has looked at again, though there would be occasion to.
+
+        Only those that chance would hardly bring about in the whole map: at the rate of flags, many a map has one.
+        """
+        engine = self._engine
         if passes < 2:
             return 0
-        return int(np.count_nonzero(self._engine.held & (self._engine.visits == 1)))
+        unlikely = engine.p_value <= risk / max(int(np.count_nonzero(engine.visits)), 1)
+        return int(np.count_nonzero(engine.held & (engine.visits == 1) & unlikely))
 
 
 def _in_words(condition: Condition) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from models.axis import Axis
 from models.linear import LinearEngine
@@ -75,3 +76,23 @@ def test_what_was_measured_a_moment_ago_is_called_wrongly_as_often_as_the_rest()
     measure(nearly, n)
     assert np.count_nonzero(phases.waiting(np.arange(n))) == n // 30
     assert 0 < wrong(n) < 1.1 * known
+
+
+@pytest.mark.parametrize(("extra", "open_anomalies"), [(11, 0.0), (15, 1.0)])
+def test_a_flag_that_chance_brings_about_in_many_a_map_holds_no_stop_up(extra: int, open_anomalies: float) -> None:
+    scene = stripes(3)
+    n, counts = len(scene.truth), scene.counts(150.0)
+    engine = LinearEngine(n, D, noise=POISSON)
+    evidence = StopEvidence(engine, None, Axis("Energy", "keV", D, 0.0, 0.01))
+    odd = n // 2 + 5
+    counts[odd, D - 8] += extra
+    for first in range(0, n, 50):
+        some = np.arange(first, min(first + 50, n), dtype=np.uint32)
+        engine.process(some, counts[some])
+    for _ in range(2):
+        engine.promote()
+        while engine.wants_background:
+            engine.background()
+    evidence.check(PipelineConfig(), Dose(np.ones(n), np.ones(n), 1.0, 2, n), None)
+    assert engine.held[odd]
+    assert [c.value for c in evidence.latest if c.name == "open_anomalies"] == [open_anomalies]
