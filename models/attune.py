@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from models.axis import Axis
 from models.base import Float32, Float64
+from models.seen import scaled
 
 _POOLED: Final = 2.0 * float(np.sqrt(np.pi))
 """A Gaussian of standard deviation s pools the noise of so many times s channels."""
@@ -81,9 +82,7 @@ class Attunement:
         shrunk = mean + away * spread / np.maximum(spread + noise, 1e-30)
         shrunk = np.where(away**2 > _FAR**2 * (spread + noise), dose, shrunk)
         scale = np.divide(shrunk, dose, out=np.ones_like(dose), where=dose > 0)
-        tuned = spectra * self._response
-        tuned *= scale.astype(np.float32)[:, None]
-        return tuned
+        return scaled(np.ascontiguousarray(spectra), self._response, scale.astype(np.float32))
 
     def _doses(self, total: Float64, visits: Float64) -> tuple[Float64, Float64]:
         """Quanta in a visit, and the variance of that by noise."""

@@ -38,12 +38,12 @@ from models.inference import TrainedNetwork
 from models.linear import LinearEngine
 from models.noise import NoiseModel
 from models.published import Published
-from models.seen import Metric, Seen, Tally, compare, linear_of
+from models.seen import Metric, Seen, Tally, between, compare, linear_of
 
 FALSE_ALARM: Final = 1e-4
 """Share of spectra on which models that are both right are said to disagree."""
 _FAR: Final = float(ndtri(1.0 - FALSE_ALARM))
-_OFTEN, _SELDOM, _ENOUGH = 4, 64, 256
+_OFTEN, _SELDOM, _ENOUGH, _TOGETHER = 4, 64, 256, 8
 _GROWN: Final = 1.5
 """Growth of what the linear model has learnt, from which on it is another."""
 _LEAST_WEIGHT: Final = 0.05
@@ -128,7 +128,7 @@ class SecondOpinion:
         self.within, self.beyond = Blend(), Blend()
         """Of what the network says within the components of the linear model, and of what it says beyond them."""
         self._judged_by, self._fresh = (0.0, -1), 0
-        self._next_sample = 0
+        self._unsplit = 0
         self.looked = self.outside = self.disagreed = self.spoke = 0
 
     @property
@@ -210,11 +210,9 @@ class SecondOpinion:
 
     def _between(self, linear: Float32, network: Float32, published: Published) -> Float32:
         """Spectra (n, D) on the way from the one to the other."""
-        apart = network - linear
         within, beyond = self.weights
-        shown = linear + np.float32(beyond) * apart
-        shown += np.float32(within - beyond) * _within(apart, published)
-        return np.asarray(shown)
+        inner = published.project(network - linear) @ published.eigenspectra
+        return between(linear, network, inner, np.float32(beyond), np.float32(within - beyond))
 
     def spectrum(self, counts: Float32, visits: int, noise: NoiseModel) -> Float32:
         """Denoised counts (D,) of one position's counts (D,), which came in so many visits."""
@@ -248,9 +246,7 @@ class SecondOpinion:
 
     def _sample(self, seen: Seen, inside: NDArray[np.bool_], metric: Metric, n_fitted: int) -> None:
         """Split some of the spectra into halves: how much do the models differ by noise, and which predicts better?"""
-        every = _OFTEN if self._fresh < _ENOUGH else _SELDOM
-        rows = np.arange(self._next_sample, inside.size, every)
-        self._next_sample = int(rows[-1] + every if rows.size else self._next_sample) - inside.size
+        rows = self._chosen(inside.size)
         rows = rows[inside[rows]]
         if not rows.size:
             return
@@ -272,6 +268,16 @@ class SecondOpinion:
         unit = 0.5 / exposure / weight.size
         self.merit.add(nearer * unit + learnt - tuning.optimism)
         self._weigh(network, linear, other, metric, unit, (learnt, tuning.optimism))
+
+    def _chosen(self, n: int) -> NDArray[np.int64]:
+        """Which of n spectra are to be split: some together, for one takes a network nearly as long as many."""
+        every = _OFTEN if self._fresh < _ENOUGH else _SELDOM
+        self._unsplit += n
+        due = self._unsplit // every
+        if due < min(_TOGETHER, n):
+            return np.zeros(0, dtype=np.int64)
+        self._unsplit -= due * every
+        return np.unique(np.linspace(0, n, min(due, n), endpoint=False, dtype=np.int64))
 
     def _weigh(
         self, network: Float32, linear: Float32, other: Float32, metric: Metric, unit: Float64,

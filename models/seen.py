@@ -174,3 +174,38 @@ def compare(
             nearer += weighed * (counts[i, c] + counts[i, c] - network[i, c] - linear[i, c])
         distance[i], lean[i] = apart, nearer
     return distance, lean
+
+
+@njit(cache=True, nogil=True)
+def between(
+    linear: Float32, network: Float32, inner: Float32, beyond: np.float32, further: np.float32
+) -> Float32:
+    """Linear + beyond (network - linear) + further inner, each (n, D), while they are in the cache."""
+    out = np.empty_like(linear)
+    n, d = linear.shape
+    for i in range(n):
+        for c in range(d):
+            near = linear[i, c]
+            out[i, c] = near + beyond * (network[i, c] - near) + further * inner[i, c]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def scaled(spectra: Float32, channels: Float32, rows: Float32) -> Float32:
+    """Spectra (n, D) times a factor for each channel (D,) and each row (n,)."""
+    out = np.empty_like(spectra)
+    n, d = spectra.shape
+    for i in range(n):
+        factor = rows[i]
+        for c in range(d):
+            out[i, c] = spectra[i, c] * channels[c] * factor
+    return out
+
+
+def compile_kernels(spectra: Float32) -> None:
+    """Have everything compiled that is needed for spectra (n, D) of this type."""
+    n, d = spectra.shape
+    one = np.float32(1.0)
+    compare(spectra, spectra, spectra, np.ones(d, dtype=np.float32))
+    between(spectra, spectra, spectra, one, one)
+    scaled(spectra, np.ones(d, dtype=np.float32), np.ones(n, dtype=np.float32))

@@ -33,7 +33,7 @@ TICK_S: Final = 0.05
 QUIET_S: Final = 0.25
 _AHEAD_S: Final = 0.01
 _SETTLE_S: Final = 0.002
-_OTHERS: Final = 3.0
+_OTHERS: Final = 1.0
 """Time for everything else, above all the phases that decisions wait for, over that for a network."""
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHANGES: Final = frozenset({"accept", "dismiss"})
@@ -180,7 +180,7 @@ class Engine:
             self._feed(held)
 
     def _idle(self) -> None:
-        """Do a piece of what is not urgent; a network gets a quarter of the time while something else wants it, too."""
+        """Do a piece of what is not urgent; a network gets half of the time while something else wants it, too."""
         begun_s = time.perf_counter()
         waiting = self.pipeline.waiting_positions
         if waiting and not (self.pipeline.wants_idle and self._network_ahead_s > 0):

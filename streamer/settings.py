@@ -132,7 +132,7 @@ class NetworksSection(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where it really works")
     piece_ms: Annotated[float, Field(gt=0, le=1000)] = Field(
-        2.0, description="longest time that what comes in may have to wait for a network, ms"
+        3.0, description="longest time that what comes in may have to wait for a network, ms"
     )
     learn: bool = Field(
         False, description="train a copy on the scan meanwhile, in a process of its own; needs scanwise[train]"
