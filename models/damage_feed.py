@@ -76,17 +76,22 @@ class DamageFeed:
             yield
         if not pieces:
             return
-        now = sparse.vstack(pieces, format="csr")
+        now = sparse.csr_array(sparse.vstack(pieces, format="csr"))
+        yield
         if self._begins_anew:
             self._begins_anew, self._history = False, []
             self._base, self._base_dose = self._placed(rows, now), dose.copy()
             self._before, self._dose_before = 0 * self._base, np.zeros(dose.size)
-        now, dose = sparse.csr_array(now - self._base[rows]), dose - self._base_dose
+        if self._base.nnz:
+            now = sparse.csr_array(now - self._base[rows])
+            yield
+        dose = dose - self._base_dose
         repeated = (self._dose_before[rows] > 0) & (dose[rows] > self._dose_before[rows])
         if repeated.any():
             at = rows[repeated]
             fresh = sparse.csr_array(now[repeated] - self._before[at])
             self._history.append((at, fresh, self._dose_before[at], dose[at] - self._dose_before[at]))
+            yield
         self._before, self._dose_before = self._placed(rows, now), np.zeros(dose.size)
         self._dose_before[rows] = dose[rows]
         yield
@@ -94,10 +99,11 @@ class DamageFeed:
 
     def _placed(self, rows: NDArray[np.int64], counts: sparse.csr_array) -> sparse.csr_array:
         """Counts of some watched positions as rows of all."""
-        spread = sparse.csr_array(
-            (np.ones(rows.size), (rows, np.arange(rows.size))), shape=(self._watched.size, rows.size)
-        )
-        return sparse.csr_array(spread @ counts)
+        sizes = np.zeros(self._watched.size + 1, dtype=counts.indptr.dtype)
+        # Rows are in their order, so that only where each begins is another.
+        sizes[rows + 1] = np.diff(counts.indptr)
+        parts = counts.data, counts.indices, np.cumsum(sizes, dtype=sizes.dtype)
+        return sparse.csr_array(parts, shape=(self._watched.size, counts.shape[1]))
 
     def _tested(self, rows: NDArray[np.int64], now: sparse.csr_array) -> list[Damage]:
         """Damage by phase, with everything that was seen so far, under the phases as they are known now."""

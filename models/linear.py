@@ -65,7 +65,7 @@ class LinearEngine:
         self._map = ScoreMap(n_positions, n_channels, self.config.max_rank, self.config.store_limit_bytes)
         self._protection = Protection(self._map, self.windows, self.config)
         self._angle = float("nan")
-        self._preparing = self.prepared = self._finished = False
+        self._preparing = self.prepared = self._finished = self._unreviewed = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
         self._cleared: list[NDArray[np.int64]] = []
         self._summary = Summary()
@@ -240,8 +240,11 @@ class LinearEngine:
         """The same of the accumulated counts of positions."""
         return read_visits(self._map.store.rows(index), self.windows)
 
-    def promote(self) -> Basis | None:
-        """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt."""
+    def promote(self, *, reviews: bool = True) -> Basis | None:
+        """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt.
+
+        Without `reviews`, `review` is to follow: it takes half of the time.
+        """
         old = self._map.published
         self._preparing = self.prepared = False
         if old is not None and self._protection.pool.is_behind:
@@ -254,12 +257,15 @@ class LinearEngine:
             self._angle = old.angle_deg(state)
             return None
         self._publish(state)
-        self._review()
+        self._unreviewed = True
+        if reviews:
+            self.review()
         return self._map.basis()
 
-    def _review(self) -> None:
-        """Let what the new version explains teach after all."""
-        if self._map.published is not None:
+    def review(self) -> None:
+        """Let what the new version explains teach after all, if there is one since this was done last."""
+        due, self._unreviewed = self._unreviewed, False
+        if due and self._map.published is not None:
             found = self._protection.review(self._map.published, self._learner.noise_is_guessed)
             self._cleared.append(found.cleared)
             self._confirmed.append(found.confirmed)

@@ -356,7 +356,9 @@ class Protection:
         if not index.size:
             return Reviewed(index, index, index)
         by_chance = self.config.false_alarm * self.suspects.n_seen
-        alike = [g.positions for g in self._pooled if g.kind == "feature" and g.feature < 0]
+        # Groups are of the moment when the version was published.
+        pooled = [g.positions for g in self._pooled if g.kind == "feature" and g.feature < 0]
+        alike = [positions[self.held[positions]] for positions in pooled]
         crowds = np.concatenate([index[:0], *(self.held_back.release_alike(g, by_chance) for g in alike)])
         cleared = np.zeros(index.size, dtype=np.bool_)
         if not guessed:

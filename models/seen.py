@@ -177,9 +177,7 @@ def compare(
 
 
 @njit(cache=True, nogil=True)
-def between(
-    linear: Float32, network: Float32, inner: Float32, beyond: np.float32, further: np.float32
-) -> Float32:
+def between(linear: Float32, network: Float32, inner: Float32, beyond: np.float32, further: np.float32) -> Float32:
     """Linear + beyond (network - linear) + further inner, each (n, D), while they are in the cache."""
     out = np.empty_like(linear)
     n, d = linear.shape

@@ -29,8 +29,9 @@ def ending(series: Series) -> Pieces[list[Event]]:
 def _concluded(series: Series) -> Pieces[tuple[list[Event], dict[str, Any]]]:
     """What is final of the model, and the books."""
     engine, axis, config = series.engine, series.axis, series.config
+    confirmed = series.review()
     yield from engine.finishing()
-    groups = series.discover(final=True)
+    groups = [*confirmed, *series.discover(final=True)]
     for look in series.looks:
         yield from look.finishing()
     groups += series.discovery.conclude(engine, axis, series.phases, config.anomaly)

@@ -144,7 +144,8 @@ class Engine:
         self._remains = False
 
     def _wait_s(self) -> float:
-        if self._remains or self.pipeline.wants_idle or self.pipeline.waiting_positions or self._live.busy:
+        pipeline = self.pipeline
+        if self._remains or pipeline.wants_tick or pipeline.wants_idle or pipeline.waiting_positions or self._live.busy:
             return 0.0
         return TICK_S if self.pipeline.series is not None else QUIET_S
 

@@ -78,7 +78,7 @@ class Series:
         self._schedule = PromotionSchedule(opened_ns)
         self._least_share = LeastShare()
         self._since_promotion = 0
-        self._promotes = False
+        self._promotes = self._follows = False
         self._basis_version = 0
         self._end: EndMap | None = None
         self._ending_ns: int | None = None
@@ -194,7 +194,8 @@ class Series:
     def tick(self, t_ns: int) -> list[Event]:
         """Process what is pending, promote the model, decide, ask for what is missing.
 
-        A promotion takes longer than results may wait: after results it is left to the next tick, which `wants_tick`.
+        A promotion takes longer than results and decisions may wait: after results it is left to the next tick, which
+        `wants_tick`, and what follows from it to one more.
         """
         events = self._process()
         events += self._promote(t_ns, waits=bool(events))
@@ -257,25 +258,37 @@ class Series:
     @property
     def wants_tick(self) -> bool:
         """Whether the next tick has something to do that did not wait for a clock."""
-        return self._promotes
+        return self._promotes or self._follows
 
     def _promote(self, t_ns: int, *, waits: bool) -> list[Event]:
+        if self._follows:
+            return self._follow(t_ns)
         if not self._promotes:
             if not self._since_promotion or not self._schedule.is_due(self.engine, t_ns, self.config.promote_s):
                 return []
             self._promotes = waits
             if waits:
                 return []
-        self._promotes = False
-        self.engine.promote()
-        confirmed = self.engine.take_confirmed()
-        self.discovery.confirm(confirmed.index)
-        events = self.new_basis() + self.discover() + self.anomalies.told(confirmed, self.engine, self.axis)
+        self._promotes, self._follows = False, True
+        self.engine.promote(reviews=False)
+        return self.new_basis()
+
+    def _follow(self, t_ns: int) -> list[Event]:
+        """What a promotion makes possible: flagged spectra are looked at again, groups followed, a stop decided."""
+        events = self.review()
         if self._since_promotion >= enough_visits(self.scan.n_positions):
             self._since_promotion = 0
             if self._ending_ns is None:
                 events += self.deciding.promoted(t_ns, self.config)
         return events
+
+    def review(self) -> list[Event]:
+        """Look at flagged spectra again, if there is a new version since; follow groups, and tell of those that stay."""
+        self._follows = False
+        self.engine.review()
+        confirmed = self.engine.take_confirmed()
+        self.discovery.confirm(confirmed.index)
+        return self.discover() + self.anomalies.told(confirmed, self.engine, self.axis)
 
     def discover(self, *, final: bool = False) -> list[Event]:
         """Follow groups of anomalies; return what is new of them."""

@@ -63,6 +63,8 @@ class Loop:
             for message in self.instrument.step(dt_s):
                 self._take(self.pipeline.feed(Arrived(t_ns, message.parts, HOST)), t_ns)
             self._take(self.pipeline.feed(Tick(t_ns)), t_ns)
+            while self.pipeline.wants_tick:
+                self._take(self.pipeline.feed(Tick(t_ns)), t_ns)
             for _ in range(_IDLE_PIECES):
                 if not self.pipeline.wants_idle:
                     break

@@ -170,6 +170,8 @@ def test_results_leave_before_a_promotion() -> None:
         assert len(results(events, "result")) == 1
         assert not results(events, "basis")
         promoted += len(results(pipeline.feed(Tick(t_ns)), "basis"))
+        assert pipeline.wants_tick, "what follows from it comes after it"
+        assert not results(pipeline.feed(Tick(t_ns)), "basis")
         assert not pipeline.wants_tick
     assert promoted > 1
 
