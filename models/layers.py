@@ -20,6 +20,22 @@ def dense(widths: list[int], last_active: bool = False) -> nn.Sequential:
     return nn.Sequential(*(layers if last_active else layers[:-1]))
 
 
+@torch.no_grad()
+def rescale(before: nn.Module, after: nn.Module, mean: Tensor, spread: Tensor) -> None:
+    """Measure the K numbers between two linear layers from their means (K,) in units of their spreads (K,).
+
+    What comes after is as it was. The first layer also gives the logarithms of their variances.
+    """
+    k = len(mean)
+    weight, bias = (before.get_parameter(name) for name in ("weight", "bias"))
+    weight[:k] /= spread[:, None]
+    bias[:k] = (bias[:k] - mean) / spread
+    bias[k:] -= 2.0 * spread.log()
+    weight, bias = (after.get_parameter(name) for name in ("weight", "bias"))
+    bias.add_(weight @ mean)
+    weight.mul_(spread)
+
+
 class EndMembers(nn.Module):
     """The linear last layer whose weights (D, K) are spectra: not negative, each with a mean of 1 over channels."""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.card import Architecture, LatentCard
+from models.layers import rescale
 from models.losses import Corruption, Loss, corrupt, loss_per_spectrum
 from models.networks import Network, Residual, Topographic, Variational, make_network
 from models.pools import Batch, Pool
@@ -124,8 +125,22 @@ def train(
     with seeded(config.seed, config.threads):
         judge = held_out.draw(_HELD_OUT, np.random.default_rng([config.seed, 1]))
         history = _train(network, pool, judge, config, progress)
+        if isinstance(network, Variational):
+            _standardise(network, judge)
     history.seconds = time.monotonic() - begun
     return history
+
+
+@torch.no_grad()
+def _standardise(network: Variational, batch: Batch) -> None:
+    """Give latent coordinates of spectra the mean 0 and the spread 1 that samples are drawn with.
+
+    At many counts the divergence weighs little, and training leaves them anywhere.
+    """
+    named = network.stages(torch.from_numpy(batch.inputs))
+    latent, variance = named["latent"], named["sigma"].square()
+    spread = (latent.var(dim=0) + variance.mean(dim=0)).sqrt()
+    rescale(network.encoder[-1], network.body[0], latent.mean(dim=0), spread)
 
 
 def _train(network: Network, pool: Pool, judge: Batch, config: TrainConfig, progress: Progress) -> History:

@@ -35,6 +35,7 @@ DOSES = (500.0, 2000.0, 8000.0)
 HALF, AFFINE = 0.5, 0.98
 ELEMENTS = ("Fe", "Cr", "Ni")
 _LATTICE = (3.57, 3.62)
+_BINNED = 4
 _CHANNELS = 2000
 
 
@@ -64,15 +65,17 @@ def shifted(folder: Path) -> dict[str, Any]:
     return found
 
 
-def pattern_network(folder: Path, name: str, latent: int, **keys: Any) -> Network:
-    """A network for the moving lines."""
+def pattern_network(folder: Path, name: str, config: TrainConfig, binned: int = 1, **keys: Any) -> Network:
+    """A network of one latent coordinate for the moving lines, with so many channels put together."""
     spectra = shifted(folder)
-    pool, held = (Expected(spectra[k], Pairs("truth"), (250.0, 16000.0)) for k in ("learnt", "held"))
-    architecture = Architecture(n_channels=_CHANNELS, latent=latent, **({"hidden": (192, 96)} | keys))
-    laid = architecture.kind == "topographic"  # it begins where it has to be
-    steps, rate = (300, 1e-3) if laid else (2400, 2e-3)
-    config = TrainConfig(steps=steps, batch=128, learning_rate=rate, check_every=100, patience=100, beta=0.2)
+    pool, held = (Expected(rebinned(spectra[k], binned), Pairs("truth"), (250.0, 16000.0)) for k in ("learnt", "held"))
+    architecture = Architecture(n_channels=_CHANNELS // binned, latent=1, **keys)
     return trained(folder, name, architecture, pool, held, config)[0]
+
+
+def rebinned(spectra: NDArray[Any], n: int) -> Floats:
+    """Spectra (..., D / n) with n channels put together."""
+    return np.asarray(spectra.reshape(len(spectra), -1, n).sum(axis=2))
 
 
 def latent_of(network: Network, counts: NDArray[Any]) -> NDArray[np.float32]:
@@ -84,7 +87,9 @@ def latent_of(network: Network, counts: NDArray[Any]) -> NDArray[np.float32]:
 def xrd(folder: Path, targets: Targets) -> None:
     """One coordinate for one parameter."""
     spectra = shifted(folder)
-    network = pattern_network(folder, "xrd-topographic", 1, kind="topographic", hidden=(128,))
+    # It begins where it has to be.
+    config = TrainConfig(steps=300, batch=128, learning_rate=1e-3, check_every=100, patience=100)
+    network = pattern_network(folder, "xrd-topographic", config, kind="topographic", hidden=(128,))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for dose in DOSES:
         truth, counts = at_dose(spectra["judged"], dose)
@@ -204,23 +209,30 @@ def exercise(folder: Path, targets: Targets) -> None:
     plt.close(figure)
 
 
-def nearest(spectra: NDArray[Any], known: Floats) -> Floats:
-    """Divergence (n,) in nats a count of spectra (n, D) from the most likely of the known ones, both of unit sum."""
+def nearest(spectra: NDArray[Any], known: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Divergence (n,) in nats a count of spectra (n, D) from the most likely of the known ones, and which that is.
+
+    All have unit sum.
+    """
     p = np.maximum(np.asarray(spectra, dtype=np.float64), 1e-12)
     p /= p.sum(axis=1, keepdims=True)
-    return np.asarray((p * np.log(p)).sum(axis=1) - (p @ np.log(known).T).max(axis=1))
+    likely = p @ np.log(known).T
+    return np.asarray((p * np.log(p)).sum(axis=1) - likely.max(axis=1)), likely.argmax(axis=1)
 
 
 def between(folder: Path, targets: Targets) -> None:
     """Spectra that nobody measured: on the way from one to another, and drawn."""
-    network = pattern_network(folder, "xrd-vae", 2, kind="variational")
-    ends, known = patterns(np.array([3.58, 3.61])), patterns(np.linspace(*_LATTICE, 800))
+    config = TrainConfig(steps=1500, batch=64, learning_rate=3e-3, check_every=300, patience=100, beta=0.2)
+    network = pattern_network(folder, "xrd-vae", config, _BINNED, kind="variational", hidden=(96, 48))
+    spectra = shifted(folder)
+    lattice, known, ends = spectra["lattice"], spectra["judged"], patterns(np.array([3.58, 3.61]))
+    known, ends, learnt = (rebinned(s, _BINNED) for s in (known, ends, spectra["learnt"]))
     latent = torch.from_numpy(latent_of(network, 1e6 * ends))
     share = torch.linspace(0, 1, 9)[:, None]
     with torch.no_grad():
         way = network.decode((1 - share) * latent[:1] + share * latent[1:])[0].numpy()
     straight = (1 - share.numpy()) * ends[:1] + share.numpy() * ends[1:]
-    ours, theirs = nearest(way, known)[1:-1].mean(), nearest(straight, known)[1:-1].mean()
+    ours, theirs = (nearest(s, known)[0][1:-1].mean() for s in (way, straight))
     targets.judge(
         "between two patterns: divergence of the network's / of mixtures",
         f"{ours:.4f} / {theirs:.4f} nat",
@@ -229,17 +241,23 @@ def between(folder: Path, targets: Targets) -> None:
     if not isinstance(network, Variational):
         raise TypeError("not variational")
     drawn = network.sample(500, torch.Generator().manual_seed(1)).numpy()
-    learnt = shifted(folder)["learnt"]
     centre = learnt.mean(axis=0)
     _, size, axes = np.linalg.svd(learnt - centre, full_matrices=False)
     scores = np.random.default_rng(1).standard_normal((500, 12)) * size[:12] / np.sqrt(len(learnt))
     linear = centre + scores @ axes[:12]
-    ours, theirs = float(np.median(nearest(drawn, known))), float(np.median(nearest(linear, known)))
+    (away, which), (other, _) = nearest(drawn, known), nearest(linear, known)
+    ours, theirs = float(np.median(away)), float(np.median(other))
     targets.judge(
         "drawn spectra: divergence of the VAE's / of PCA's", f"{ours:.4f} / {theirs:.4f} nat", ours < 0.25 * theirs
     )
+    low, high = np.quantile(lattice[which], (0.05, 0.95))
+    targets.judge(
+        "    nine tenths of them, lattice parameter (learnt: 3.5725 to 3.6175)",
+        f"{low:.4f} to {high:.4f}",
+        high - low > 0.5 * (_LATTICE[1] - _LATTICE[0]),
+    )
     figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout="constrained", sharey=True)
-    at = np.linspace(30.0, 110.0, _CHANNELS, endpoint=False)
+    at = np.linspace(30.0, 110.0, known.shape[1], endpoint=False)
     for panel, name, rows in zip(
         panels, ("latent way", "mixtures", "drawn by the VAE"), (way, straight, drawn[:9]), strict=True
     ):

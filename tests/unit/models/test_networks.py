@@ -10,7 +10,7 @@ import torch
 
 from models.augment import displace, expected_share
 from models.card import Architecture
-from models.layers import Calibration, EndMembers
+from models.layers import Calibration, EndMembers, rescale
 from models.losses import corrupt, loss_per_spectrum
 from models.networks import NonNegative, Variational, make_network
 from tests.unit.models.spectra import moving_line
@@ -116,6 +116,19 @@ def test_a_variational_network_draws_while_it_learns_and_can_make_new_spectra() 
     assert new.shape == (6, 64)
     assert (new >= 0).all()
     assert torch.equal(new, network.sample(6, torch.Generator().manual_seed(1)))
+
+
+def test_latent_coordinates_are_measured_anew_without_a_change_to_what_is_decoded() -> None:
+    network = make_network(Architecture(kind="variational", n_channels=64, hidden=(8,), latent=3), np.ones(64)).eval()
+    assert isinstance(network, Variational)
+    counts = torch.from_numpy(np.random.default_rng(0).poisson(5.0, (20, 64)).astype("f4"))
+    before = network.stages(counts)
+    mean, spread = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([3.0, 0.1, 1.0])
+    rescale(network.encoder[-1], network.body[0], mean, spread)
+    after = network.stages(counts)
+    torch.testing.assert_close(after["denoised"], before["denoised"])
+    torch.testing.assert_close(after["latent"], (before["latent"] - mean) / spread)
+    torch.testing.assert_close(after["sigma"], before["sigma"] / spread)
 
 
 def test_a_spatial_network_sees_the_neighbours_and_scales_by_the_middle() -> None:
