@@ -107,6 +107,16 @@ def test_a_grid_is_laid_through_lines_that_move_and_beats_pca_of_any_rank() -> N
         assert abs(spearmanr(latent, place).statistic) > 0.99
 
 
+def test_latent_coordinates_of_a_variational_network_are_spread_as_samples_are_drawn() -> None:
+    pool, held = (line_pool(seed, quanta=(1e4, 1e5)) for seed in (0, 1))  # bright: the divergence weighs nothing
+    network = small(pool, kind="variational", latent=1, hidden=(48,))
+    train(network, pool, held, TrainConfig(steps=150, batch=64, learning_rate=1e-2, beta=0.1))
+    with torch.no_grad():
+        latent = network(torch.from_numpy(held.draw(1000, np.random.default_rng(3)).inputs))[1]
+    assert abs(float(latent.mean())) < 0.1
+    assert float(latent.std()) == pytest.approx(1.0, abs=0.1)
+
+
 @pytest.mark.parametrize("kind", ["convolutional", "variational", "nonnegative"])
 def test_every_kind_learns_mixtures(kind: str) -> None:
     pool, held = (Expected(mixtures(300, seed), Pairs("truth"), (100.0, 1000.0)) for seed in (0, 1))
