@@ -4,9 +4,12 @@
 learn from variants (other compositions, backgrounds, widths; crystals strained, axes shifted by drift, charging or
 stress) and are judged on the map of a variant that they have not seen, in which strain or shift varies from place to
 place. PCA is the daemon's, shrunk, fitted on that very map: it knows the specimen but not the technique, a network the
-technique but not the specimen; it is attuned to the map, as in the daemon. Trained networks are kept in the folder, so
-that the run can be cut short and taken up again. Errors are mean squares in units of counting noise, raw counts being
-1: of whole spectra, and of the sum over the strongest line.
+technique but not the specimen; it is attuned to the map, as in the daemon. `linear` knows what networks know and is the
+best that is linear in the counts (Wiener's filter with the covariance of the variants): where it is worse than PCA of
+the map, to know the specimen is worth more than to know the technique. The last two rows are of the first 256 positions
+alone: there PCA knows little yet. Trained networks are kept in the folder, so that the run can be cut short and taken
+up again. Errors are mean squares in units of counting noise, raw counts being 1: of whole spectra, and of the sum over
+the strongest line.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from tests.benchmarks._networks import SEED, Targets, at_dose, inference_us, kep
 KINDS = ("AE", "DAE", "residual DAE", "CAE", "VAE")
 MAP = 2304
 """Positions that are judged."""
+_FIRST, _KNOWN = 256, 6000
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,30 @@ def spectra(case: Case, folder: Path) -> dict[str, Any]:
     return kept(folder / f"{case.specimen}.npz", make)
 
 
+def pools(technique: str, target: str, folder: Path) -> tuple[Expected, Expected]:
+    """What is learnt from, and what is held out."""
+    case, held = CASES[technique], spectra(CASES[technique], folder)
+    quanta = (case.doses[0] / 2, case.doses[-1] * 2)
+    pairs, group = Pairs(target, mixed=3), int(held["group"])  # type: ignore[arg-type]
+    return Expected(held["learnt"], pairs, quanta, None, group), Expected(held["held"], pairs, quanta, None, group)
+
+
+def linear(pool: Expected, counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Spectra (n, D) of the filter with the least error for spectra of the pool at the mean dose of these counts."""
+    learnt = pool.known(_KNOWN, np.random.default_rng(SEED))[0].astype(np.float64)
+    mean, total = learnt.mean(axis=0), np.maximum(counts.sum(axis=1, dtype=np.float64), 1.0)[:, None]
+    root = np.sqrt(np.maximum(mean, 1e-2 * mean.mean()))
+    scaled, d = (learnt - mean) / root, counts.shape[1]
+    covariance = scaled.T @ scaled / len(scaled)
+    gain = np.linalg.solve(covariance + d / total.mean() * np.eye(d), covariance)
+    shares = mean + ((counts * (d / total) - mean) / root) @ gain * root
+    return np.asarray(shares * (total / d), dtype=np.float32)
+
+
 def network(technique: str, kind: str, folder: Path) -> tuple[Network, float]:
     """A trained network, and the seconds that took."""
-    case = CASES[technique]
-    held = spectra(case, folder)
-    built, config, target = architecture(kind, case.channels)
-    quanta = (case.doses[0] / 2, case.doses[-1] * 2)
-    pairs: Any = Pairs(target, mixed=3)  # type: ignore[arg-type]
-    pool, judge = (Expected(held[name], pairs, quanta, None, int(held["group"])) for name in ("learnt", "held"))
-    return trained(folder, f"{technique}-{kind}".replace(" ", "-"), built, pool, judge, config)
+    built, config, target = architecture(kind, CASES[technique].channels)
+    return trained(folder, f"{technique}-{kind}".replace(" ", "-"), built, *pools(technique, target, folder), config)
 
 
 def errors(technique: str, folder: Path) -> dict[str, dict[float, tuple[float, float]]]:
@@ -112,6 +131,9 @@ def errors(technique: str, folder: Path) -> dict[str, dict[float, tuple[float, f
     print(f"\n{technique}: {case.specimen}, {case.channels} channels, {len(held['map'])} positions")
     print(f"{'':14s}" + "".join(f"{f'{d:,.0f} counts':>24s}" for d in case.doses) + "  parameters  training  inference")
     print(line("PCA", found["PCA"], found["PCA"]))
+    pool = pools(technique, "truth", folder)[0]
+    found["linear"] = {d: judged(held["map"], d, axis, lambda c: attuned(linear(pool, c), c, axis)) for d in case.doses}
+    print(line("linear", found["linear"], found["PCA"]), flush=True)
     for kind in KINDS:
         made, seconds = network(technique, kind, folder)
         found[kind] = {
@@ -119,6 +141,19 @@ def errors(technique: str, folder: Path) -> dict[str, dict[float, tuple[float, f
         }
         cost = f"{made.n_parameters:12,d} {seconds:7.0f} s {inference_us(made, folder):7.1f} us"
         print(line(kind, found[kind], found["PCA"]) + cost, flush=True)
+    found |= begun(network(technique, "residual DAE", folder)[0], case, held["map"][:_FIRST], axis)
+    return found
+
+
+def begun(made: Network, case: Case, expected: NDArray[Any], axis: Axis) -> dict[str, dict[float, tuple[float, float]]]:
+    """The same where a scan has just begun, and PCA knows few spectra of it."""
+    few, ours = f"PCA, {_FIRST}", f"residual, {_FIRST}"
+    found = {
+        few: {d: judged(expected, d, axis, lambda c: shrunk_pca(c, axis=axis)) for d in case.doses},
+        ours: {d: judged(expected, d, axis, lambda c: attuned(denoise(made, c), c, axis)) for d in case.doses},
+    }
+    for name in (few, ours):
+        print(line(name, found[name], found[few]), flush=True)
     return found
 
 
@@ -174,10 +209,21 @@ def main() -> int:
     every = {name: errors(name, options.out) for name in ([options.only] if options.only else CASES)}
     print()
     for technique, found in every.items():
-        ratios = {d: found["residual DAE"][d][0] / found["PCA"][d][0] for d in found["PCA"]}
-        best = min(ratios.values())
+        ratios = {d: min(found[kind][d][0] for kind in KINDS) / e for d, (e, _) in found["PCA"].items()}
         text = ", ".join(f"{r:.2f} at {d:,.0f}" for d, r in ratios.items())
-        targets.judge(f"{technique}: residual DAE over PCA, somewhere <= 1", text, best <= 1.0)
+        targets.judge(f"{technique}: best network over PCA, somewhere <= 1", text, min(ratios.values()) <= 1.0)
+        ratios = {d: found[f"residual, {_FIRST}"][d][0] / e for d, (e, _) in found[f"PCA, {_FIRST}"].items()}
+        text = ", ".join(f"{r:.2f}" for r in ratios.values())
+        targets.judge(
+            f"    residual DAE over PCA of the first {_FIRST} positions, somewhere <= 0.7",
+            text,
+            min(ratios.values()) <= 0.7,
+        )
+        over = {d: found["residual DAE"][d][0] / found["linear"][d][0] for d in found["PCA"]}
+        text = ", ".join(f"{r:.2f}" for r in over.values())
+        targets.judge(
+            "    residual DAE over what is best of linear ones, everywhere <= 1", text, max(over.values()) <= 1.0
+        )
     picture(every, options.out)
     print(f"pictures: {options.out / 'networks.png'}")
     return int(options.check and targets.missed > 0)
