@@ -16,6 +16,9 @@ _POISSON_TOLERANCE = 0.2
 _MAX_ROWS, _MAX_CHANNELS, _MAX_RANK = 256, 1024, 32
 _BINS = 24
 _RESOLUTION, _LEAST_LEVEL = 1e-6, 1e-3
+_SURE, _LOWEST = 3.0, 0.01
+_SIXTH = 15.0
+"""Sixth moment of a normal law of unit variance."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,9 @@ def estimate_noise(spectra: Counts) -> NoiseModel:
     """Estimate the noise from spectra (n, D) of single visits, by the residuals of a low-rank fit.
 
     The rank comes from the bulk of the singular values (its median is the noise, Gavish & Donoho 2014), so that no
-    gain has to be known beforehand; residual variance is then regressed on the fitted mean. Only gain and the sum
-    read^2 - gain * offset can be seen in one exposure; a negative sum is read as offset, a positive one as read noise.
+    gain has to be known beforehand; residual variance is then regressed on the fitted mean. It tells gain and the sum
+    read^2 - gain * offset; a negative sum is read as offset, a positive one as read noise. What of it is which can be
+    seen in the skewness, which only counted quanta have, where there are enough spectra to be sure of it.
     Integers without negatives whose bulk noise is that of counts within 20 % are called Poisson.
     """
     rows = _thin(spectra)
@@ -67,20 +71,34 @@ def estimate_noise(spectra: Counts) -> NoiseModel:
         return POISSON if counts_like else NoiseModel("poisson_gaussian", 0.0, 0.0, max(_spread(rows), _least(rows)))
     summed, width = _sum_channels(lit, counts_like)
     mean = np.abs(summed).mean(axis=0)
-    fit, variance, dispersion = _low_rank_residual(summed, mean)
+    fit, variance, _, dispersion = _low_rank_residual(summed, mean)
     if counts_like and abs(dispersion - 1.0) < _POISSON_TOLERANCE:
         return POISSON
     gain, constant = _regress(fit, variance)
     # Over an offset, bright channels are noisier than their mean says: what was fitted there is noise.
     level = gain * mean + constant
-    fit, variance, _ = _low_rank_residual(summed, np.maximum(level, _LEAST_LEVEL * level.mean()))
+    fit, variance, third, _ = _low_rank_residual(summed, np.maximum(level, _LEAST_LEVEL * level.mean()))
     gain, constant = _regress(fit, variance)
-    constant /= width
     least = _least(rows)
     if gain * float(np.abs(rows).max()) <= least**2:
         gain = 0.0
-    offset = -constant / gain if constant < 0 and gain > 0 else 0.0
-    return NoiseModel("poisson_gaussian", gain, offset, max(float(np.sqrt(max(constant, 0.0))), least))
+    offset = _offset(fit, third, gain, constant) if gain > 0 else 0.0
+    read2 = max((constant + gain * offset) / width, 0.0)
+    return NoiseModel("poisson_gaussian", gain, offset / width, max(float(np.sqrt(read2)), least))
+
+
+def _offset(fit: Float64, third: Float64, gain: float, constant: float) -> float:
+    """Offset from third central moments (n, D) at fitted means, gain^2 (mean - offset), if it is surely not the least.
+
+    The least is what leaves no read noise, or none at all. Outliers, whose moments are too large, lead to that; noise
+    without any skewness to the lowest level that there is.
+    """
+    least = max(0.0, -constant / gain)
+    weight = 1.0 / np.maximum(gain * fit + constant, _LEAST_LEVEL * np.abs(gain * fit + constant).mean() + 1e-300) ** 3
+    total = float(weight.sum())
+    found = float((weight * (fit - third / gain**2)).sum()) / total
+    sure = found - least > _SURE * np.sqrt(_SIXTH / total) / gain**2
+    return max(least, min(found, float(np.quantile(fit, _LOWEST)))) if sure else least
 
 
 def _least(rows: Float64) -> float:
@@ -118,8 +136,11 @@ def _sum_channels(rows: Float64, counts_like: bool) -> tuple[Float64, int]:
     return (rows[:, live] if live.any() else rows), step
 
 
-def _low_rank_residual(rows: Float64, level: Float64) -> tuple[Float64, Float64, float]:
-    """Fitted mean (n, D), squared residual corrected for leverage (n, D), and the bulk's variance over a level (D,)."""
+def _low_rank_residual(rows: Float64, level: Float64) -> tuple[Float64, Float64, Float64, float]:
+    """Fitted mean (n, D), residual to the second and the third power (n, D), the bulk's variance over a level (D,).
+
+    Powers are corrected for leverage.
+    """
     n, d = rows.shape
     scale = np.sqrt(np.maximum(level, 1e-12))
     u, s, vt = np.linalg.svd(rows / scale, full_matrices=False)
@@ -127,8 +148,9 @@ def _low_rank_residual(rows: Float64, level: Float64) -> tuple[Float64, Float64,
     rank = int(np.clip(np.count_nonzero(s**2 > noise * noise_edge(d, n) * n), 1, min(_MAX_RANK, s.size // 2)))
     u, vt = u[:, :rank], vt[:rank]
     fit = (u * s[:rank]) @ vt * scale
-    freedom = np.outer(1.0 - (u**2).sum(axis=1), 1.0 - (vt**2).sum(axis=0))
-    return fit, (rows - fit) ** 2 / np.maximum(freedom, 0.1), noise
+    freedom = np.maximum(np.outer(1.0 - (u**2).sum(axis=1), 1.0 - (vt**2).sum(axis=0)), 0.1)
+    left = rows - fit
+    return fit, left**2 / freedom, (left / freedom) ** 3, noise
 
 
 def _regress(fit: Float64, variance: Float64) -> tuple[float, float]:

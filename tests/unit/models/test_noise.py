@@ -41,6 +41,39 @@ def test_gain_offset_and_read_noise() -> None:
     np.testing.assert_allclose(found.variance(mean).mean(), (25.0 * signal + 9.0).mean(), rtol=0.1)
 
 
+def camera(seed: int, n: int) -> np.ndarray:
+    """Spectra (n, D) of gain 2, offset 100 and read noise 4, of some ten quanta a channel."""
+    rng = np.random.default_rng(seed)
+    signal = eds_scene(1e4, side=16).expected[rng.integers(0, 256, n)]
+    return np.asarray(rng.normal(100.0 + 2.0 * rng.poisson(signal), 4.0))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_skewness_tells_offset_from_read_noise(seed: int) -> None:
+    found = estimate_noise(camera(seed, 256))
+    assert found.offset == pytest.approx(100.0, abs=1.5)
+    assert found.read_sigma == pytest.approx(4.0, abs=0.5)
+
+
+def test_outliers_leave_the_least_offset() -> None:
+    spectra = camera(0, 256)
+    struck = np.random.default_rng(1).integers(0, spectra.size, 256)
+    spectra.ravel()[struck] += 500.0
+    found = estimate_noise(spectra)
+    # Neither is known: all of the constant part is taken for an offset.
+    assert found.read_sigma < 0.01
+    assert 80.0 < found.offset < 100.0
+
+
+def test_noise_without_skewness_has_its_offset_among_the_levels() -> None:
+    rng = np.random.default_rng(0)
+    signal = eds_scene(1e5, side=16).expected
+    spectra = 50.0 + signal + np.sqrt(signal) * rng.standard_normal(signal.shape)
+    found = estimate_noise(spectra)
+    assert 0.0 <= found.offset <= 50.0 + np.quantile(signal, 0.05)
+    np.testing.assert_allclose(found.variance(50.0 + signal).mean(), signal.mean(), rtol=0.1)
+
+
 def test_pure_read_noise() -> None:
     dark = np.random.default_rng(0).normal(0.0, 4.0, (128, 300))
     found = estimate_noise(dark)

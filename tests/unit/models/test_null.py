@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.anomaly import ScanWindows
-from models.null import EmpiricalNull
+from models.null import LEVELS, EmpiricalNull
 
 WINDOWS = ScanWindows.for_peaks(512, 12.0)
 
@@ -40,6 +40,18 @@ def test_first_and_few_scores_are_no_anomalies() -> None:
     assert null.follow(np.zeros(0, np.float32)).size == 0
 
 
-def test_corrected_scores_are_never_higher() -> None:
-    score = scores(300, 0.3)
-    assert np.array_equal(EmpiricalNull(WINDOWS).correct(score, score), score)
+def test_scores_are_raised_by_little_at_most() -> None:
+    null, score = EmpiricalNull(WINDOWS), scores(300, 0.3)
+    typical = null.expected[0]
+    corrected = null.correct(score, score)
+    most = typical + (score + 0.125 - typical) / 0.85
+    assert (corrected <= np.maximum(most, 0.0) + 1e-5).all()
+    assert corrected.max() < score.max()
+
+
+def test_right_noise_keeps_its_rate_of_rare_scores() -> None:
+    null, score = EmpiricalNull(WINDOWS), scores(60_000, 1.0)
+    expected, rare = np.quantile(score, LEVELS), np.quantile(score, 0.995)
+    corrected = np.concatenate([null.follow(part, expected) for part in np.split(score, 240)])
+    # A correction that only lowers leaves .86.
+    assert 0.92 < (corrected > rare).mean() / 0.005 < 1.2
