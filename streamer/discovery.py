@@ -199,8 +199,7 @@ class Discovery:
             if found.state == "open" and is_proposed(found.group, config.false_alarm):
                 found.state = "proposed"
             if found.state == "proposed" and config.accept:
-                name = found.candidates[0] if found.candidates else f"unknown {found.number}"
-                self._accept(found, name, engine, phases)
+                self._accept(found, free_name(found, self.found), engine, phases)
             elif found.feature >= 0 and found.phase >= 0 and phases is not None:
                 phases.join(found.phase, engine.accepted(found.feature, _MOSTLY))
             if found.told[0] != found.state or found.group.positions.size >= _GROWTH * found.told[1]:
@@ -344,6 +343,14 @@ class Discovery:
 def _overlap(a: NDArray[np.int64], b: NDArray[np.int64]) -> bool:
     """Whether they share half of the smaller one."""
     return 2 * np.intersect1d(a, b, assume_unique=True).size > min(a.size, b.size)
+
+
+def free_name(found: Found, others: list[Found]) -> str:
+    """Name for a group that nobody names: what it may be, and its number where another has that name."""
+    if not found.candidates:
+        return f"unknown {found.number}"
+    name = found.candidates[0]
+    return f"{name} ({found.number})" if any(other.name == name for other in others) else name
 
 
 def is_proposed(group: Group, false_alarm: float) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from models.grouping import Group, Kind
 from models.linear import FLAG_ANOMALOUS, FLAG_WAITS
 from streamer.config import AnomalySection, PipelineConfig
-from streamer.discovery import is_proposed
+from streamer.discovery import Found, free_name, is_proposed
 from streamer.events import Event, Publish
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
@@ -71,6 +71,15 @@ def test_a_group_is_proposed_accepted_and_mapped() -> None:
     phase = next(p for p in status["phases"] if p["name"] == "spinel")
     label = results(events, "map/phase")[-1].arrays["phase"].ravel()
     assert sorted(np.flatnonzero(label == phase["id"])) == RARE
+
+
+def test_two_groups_that_may_be_the_same_get_names_of_their_own() -> None:
+    positions, nothing = np.arange(3), np.zeros(64, np.float32)
+    group = Group(positions, nothing, np.ones(3, np.float32), 0, 100.0, "phase")
+    groups = [Found(n, group, (1.4, 1.54), candidates) for n, candidates in enumerate((["Al Ka"], ["Al Ka"], []))]
+    for found in groups:
+        found.name = free_name(found, groups)
+    assert [found.name for found in groups] == ["Al Ka", "Al Ka (1)", "unknown 2"]
 
 
 def test_groups_are_accepted_without_being_asked_where_that_is_set() -> None:
