@@ -14,11 +14,11 @@ import numpy as np
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64
 
-_KEPT = 512
+_KEPT = 1024
 _DRAWS = 256
 LEVELS = np.array([0.5, 0.9])
-_LEAST_SCALE, _LEAST_SHIFT = 0.85, -0.125
-"""What chance makes of location and spread of 512 scores, at two standard deviations."""
+_LEAST_SCALE, _LEAST_SHIFT = 0.89, -0.09
+"""What chance makes of spread and location of 1,024 scores, at two standard deviations."""
 
 
 class EmpiricalNull:
@@ -42,7 +42,7 @@ class EmpiricalNull:
         return np.asarray(np.quantile(top, LEVELS), dtype=np.float64)
 
     def follow(self, score: Float32, expected: Float64 | None = None) -> Float32:
-        """Corrected scores (n,) of a block; it and the spectra before it, up to 512, are the bulk."""
+        """Corrected scores (n,) of a block; it and the spectra before it, up to 1,024, are the bulk."""
         recent = np.concatenate([self._recent, score])
         self._recent = recent[-_KEPT:]
         return self.correct(score, recent[-max(_KEPT, score.size) :], expected)

@@ -44,7 +44,7 @@ def test_scores_are_raised_by_little_at_most() -> None:
     null, score = EmpiricalNull(WINDOWS), scores(300, 0.3)
     typical = null.expected[0]
     corrected = null.correct(score, score)
-    most = typical + (score + 0.125 - typical) / 0.85
+    most = typical + (score + 0.09 - typical) / 0.89
     assert (corrected <= np.maximum(most, 0.0) + 1e-5).all()
     assert corrected.max() < score.max()
 
