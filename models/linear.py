@@ -114,7 +114,7 @@ class LinearEngine:
 
     @property
     def p_value(self) -> Float64:
-        """How often chance gives such a score, (P,)."""
+        """How often chance gives such a score, (P,); NaN where none is known, as where it was found to be structure."""
         return self._protection.p_value
 
     @property

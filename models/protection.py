@@ -151,6 +151,9 @@ class Protection:
         waits[flagged] = self.suspects.add(index[flagged], teaches[flagged])
         self.novelty_due = True
         released = self.held_back.release_crowds(self.config.false_alarm * self.suspects.n_seen)
+        # The model that they teach is not the one that they were tested against.
+        self.p_value[index[flagged & teaches]] = np.nan
+        self.p_value[released] = np.nan
         return teaches, waits, released[self._map.store.complete(released)]
 
     def adopt(self, published: Published) -> None:
@@ -360,6 +363,7 @@ class Protection:
         pooled = [g.positions for g in self._pooled if g.kind == "feature" and g.feature < 0]
         alike = [positions[self.held[positions]] for positions in pooled]
         crowds = np.concatenate([index[:0], *(self.held_back.release_alike(g, by_chance) for g in alike)])
+        self.p_value[crowds] = np.nan
         cleared = np.zeros(index.size, dtype=np.bool_)
         if not guessed:
             score = self._again(published, index, fitted=False)[0] / np.float32(self.pool.dispersion)

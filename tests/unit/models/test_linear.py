@@ -8,6 +8,7 @@ from scipy import sparse
 
 from models.axis import Axis
 from models.base import Basis
+from models.false_discovery import discoveries
 from models.linear import LinearEngine
 from models.linear_config import LinearConfig
 from models.noise import POISSON, NoiseModel
@@ -90,6 +91,24 @@ def test_a_new_phase_teaches() -> None:
     assert before is not None
     assert flagged[0] > 100
     assert flagged[2] < 30
+
+
+def test_what_taught_after_all_is_not_judged_by_its_first_test() -> None:
+    n, d, block = 1024, 256, 64
+    known = np.exp(-np.arange(d) / 80) + 0.05
+    late = known + 8 * peak(d, 150, 3)
+    expected = 400.0 * np.repeat(np.stack([known / known.sum(), late / late.sum()]), n // 2, axis=0)
+    counts = np.random.default_rng(0).poisson(expected)
+    engine, told = LinearEngine(n, d, noise=POISSON), 0
+    for first in range(0, n, block):
+        told += int(np.count_nonzero(engine.process(index_of(block, first), counts[first : first + block]).flag))
+        if first % (4 * block) == 0:
+            engine.promote()
+    assert told > 100, "unlike everything before"
+    assert np.count_nonzero(discoveries(engine.p_value, 0.1) & ~engine.held) <= 3
+    engine.finish()
+    assert np.isfinite(engine.p_value).all()
+    assert np.count_nonzero(discoveries(engine.p_value, 0.1)) <= 3
 
 
 def test_published_numbers_agree_with_each_other() -> None:
