@@ -26,8 +26,7 @@ _MAX_NOVELTIES = 16
 _MOST_GROUPED, _MOST_EXPLAINED, _TYPICAL = 256, 64, 48
 _SWEEP_VALUES = 1 << 15
 _VARIANCE_FLOOR = 0.1
-_CHANCE = 0.05
-_LEFT = 0.25
+_CHANCE, _LEFT = 0.05, 0.25
 _FIRST_DRAWS, _FINAL_ROWS, _CLOSE = 16, 128, 1024
 
 
@@ -152,8 +151,7 @@ class Protection:
         self.novelty_due = True
         released = self.held_back.release_crowds(self.config.false_alarm * self.suspects.n_seen)
         # The model that they teach is not the one that they were tested against.
-        self.p_value[index[flagged & teaches]] = np.nan
-        self.p_value[released] = np.nan
+        self.p_value[np.append(index[flagged & teaches], released)] = np.nan
         return teaches, waits, released[self._map.store.complete(released)]
 
     def adopt(self, published: Published) -> None:
@@ -179,7 +177,7 @@ class Protection:
         self._pooled = groups
         self.groups = tuple(group for group in groups if self.suspects.settled(group.positions).any())
         spectra = [group.spectrum for group in groups]
-        stack = np.stack(spectra) if spectra else np.zeros((0, self._map.n_channels), dtype=np.float32)
+        stack = np.array(spectra, dtype=np.float32).reshape(-1, self._map.n_channels)
         parts = tuple(group.positions for group in groups), tuple(group.share for group in groups)
         self._map.novelties = NoveltySpectra(stack, *parts)
 
@@ -359,10 +357,9 @@ class Protection:
         if not index.size:
             return Reviewed(index, index, index)
         by_chance = self.config.false_alarm * self.suspects.n_seen
-        # Groups are of the moment when the version was published.
         pooled = [g.positions for g in self._pooled if g.kind == "feature" and g.feature < 0]
-        alike = [positions[self.held[positions]] for positions in pooled]
-        crowds = np.concatenate([index[:0], *(self.held_back.release_alike(g, by_chance) for g in alike)])
+        alike = [self.held_back.release_alike(positions[self.held[positions]], by_chance) for positions in pooled]
+        crowds = np.concatenate([index[:0], *alike])
         self.p_value[crowds] = np.nan
         cleared = np.zeros(index.size, dtype=np.bool_)
         if not guessed:

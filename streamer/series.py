@@ -283,7 +283,7 @@ class Series:
         return events
 
     def review(self) -> list[Event]:
-        """Look at flagged spectra again, if there is a new version since; follow groups, and tell of those that stay."""
+        """Look at flagged spectra again if there is a new version since; follow groups, and tell of those that stay."""
         self._follows = False
         self.engine.review()
         confirmed = self.engine.take_confirmed()
