@@ -129,13 +129,13 @@ class DamageFeed:
         self, monitor: DamageMonitor, posterior: Float64, matrix: Float64, totals: Float64, counted: Float64
     ) -> None:
         """Repeats one after another: each against what its positions had by then, the repeat included."""
-        first = self._before
-        for at, fresh, _, _ in self._history:
-            first = sparse.csr_array(first - self._placed(at, fresh))
-        totals += first @ matrix
-        counted += np.asarray(first.sum(axis=1))
-        for at, fresh, before, dose in self._history:
-            amounts = np.asarray(fresh @ matrix)
+        seen = [(np.asarray(fresh @ matrix), np.asarray(fresh.sum(axis=1))) for _, fresh, _, _ in self._history]
+        totals += self._before @ matrix
+        counted += np.asarray(self._before.sum(axis=1))
+        for (at, _, _, _), (amounts, counts) in zip(self._history, seen, strict=True):
+            totals[at] -= amounts
+            counted[at] -= counts
+        for (at, _, before, dose), (amounts, counts) in zip(self._history, seen, strict=True):
             totals[at] += amounts
-            counted[at] += np.asarray(fresh.sum(axis=1))
+            counted[at] += counts
             monitor.add(Repeats(posterior[at], amounts, totals[at], counted[at], before, dose))

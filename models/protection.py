@@ -176,8 +176,7 @@ class Protection:
                 self.held_back.bar(self.held_back.window_of(positions))
         self._pooled = groups
         self.groups = tuple(group for group in groups if self.suspects.settled(group.positions).any())
-        spectra = [group.spectrum for group in groups]
-        stack = np.array(spectra, dtype=np.float32).reshape(-1, self._map.n_channels)
+        stack = np.array([group.spectrum for group in groups], dtype=np.float32).reshape(-1, self._map.n_channels)
         parts = tuple(group.positions for group in groups), tuple(group.share for group in groups)
         self._map.novelties = NoveltySpectra(stack, *parts)
 
