@@ -81,6 +81,8 @@ class Engine:
         self._events: list[Publish | Log | Notify | AskReplay] = []
         self._recovering = self._recovered = self._remains = self._abandoned = False
         self._next_tick_s = self._network_ahead_s = 0.0
+        self.is_warm = False
+        """Whether everything is compiled, and the series that was open before is taken up."""
         self._dropped = 0
 
     def run(self, recover: Callable[[Engine], None]) -> None:
@@ -89,6 +91,7 @@ class Engine:
             self._live.publish_status(self.pipeline.status(), self._portrait)
             begun_s = time.monotonic()
             warm_up(lambda: self.parts.inbox.waiting)
+            self.is_warm = True
             recover(self)
             # What is loaded by now stays: the collector need not look through it again while spectra wait.
             gc.collect()

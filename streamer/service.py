@@ -181,12 +181,15 @@ class Service:
         return thread
 
     def _finish(self, threads: list[threading.Thread]) -> bool:
-        """End the threads in the order of the data; return whether all have ended."""
+        """End the threads in the order of the data; return whether all have ended: not all are waited for."""
         if self._failure is None:
             log.info("stopping: %d messages wait to be worked off", self.inbox.depth().messages)
         self.data_in.stop()
         for thread in threads:
             while thread.is_alive() and self._failure is None:
+                if self.inbox.drained and not self.engine.is_warm:
+                    # The first start on a machine compiles for a minute: nothing has come, and nothing is lost.
+                    return False
                 thread.join(0.1)
         if self._failure is None:
             self.closing.finish(REPORTS_S)
@@ -207,6 +210,8 @@ class Service:
 
     def _left_open(self) -> str:
         series = self.engine.pipeline.series
+        if not self.engine.is_warm:
+            return "nothing was begun yet"
         if series is None:
             return "no series is open"
         processed = self.engine.pipeline.status()["processed"]

@@ -152,10 +152,14 @@ def test_a_signal_ends_it_cleanly_and_an_open_series_is_resumed(tmp_path: Path, 
         assert "no series is open" in daemon.log
 
 
-def test_it_ends_at_a_signal_while_it_starts(tmp_path: Path) -> None:
-    with Process(tmp_path) as daemon:
+def test_it_ends_at_a_signal_while_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at its first start, when everything is compiled: nobody waits for that."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "compiled"))
+    with Process(tmp_path / "state") as daemon:
         daemon.until("state in")
         assert daemon.stop() == 0
+        assert "nothing was begun yet" in daemon.log
+        assert "ready after" not in daemon.log
 
 
 def test_what_waits_is_finished_before_the_end(tmp_path: Path, others: Outside) -> None:
