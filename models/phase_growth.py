@@ -298,7 +298,7 @@ def _seam(fit: Fit, sample: Sample, likelihood: Likelihood, where: Surroundings)
     is surely a mixture of it and one of them.
     """
     for c in np.flatnonzero(~_named(fit, sample)).tolist():
-        if not _lies_between(fit.mixture, c):
+        if between(fit.mixture, c) is None:
             continue
         rows = np.flatnonzero(fit.found.posterior[c] > 0.5)
         rows = rows[:: max(1, rows.size // _SEAM_ROWS)]
@@ -314,18 +314,18 @@ def _seam(fit: Fit, sample: Sample, likelihood: Likelihood, where: Surroundings)
     return None
 
 
-def _lies_between(mixture: Mixture, c: int) -> bool:
-    """Whether a phase is, within a tenth, a mixture of two others."""
+def between(mixture: Mixture, c: int) -> Pair | None:
+    """Two phases of which a phase is, within a tenth, a mixture; None where it is of none."""
     frame = mixture.phases[c].frame
-    others = [(cloud.mean - mixture.phases[c].mean) @ frame.T for k, cloud in enumerate(mixture.phases) if k != c]
-    for a, b in combinations(others, 2):
+    others = [(k, (cloud.mean - mixture.phases[c].mean) @ frame.T) for k, cloud in enumerate(mixture.phases) if k != c]
+    for (i, a), (j, b) in combinations(others, 2):
         step = b - a
         squared = max(float(step @ step), 1e-300)
         along = -float(a @ step) / squared
         off = a + along * step
         if 0.05 < along < 0.95 and float(off @ off) < _TENTH * squared:
-            return True
-    return False
+            return i, j
+    return None
 
 
 def _proposals(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[Mixture]:

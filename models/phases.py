@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done, together
 from models.linear import LinearEngine
+from models.phase_chains import chained
 from models.phase_growth import PhaseLimits, grown
 from models.phase_members import PhaseInfo, is_told_apart, renumbered, with_named, without_phases
 from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, largest_step
@@ -276,6 +277,7 @@ class Phases:
         before = yield from evaluate(start, sample, view.likelihood)
         numbers = [*ids, *(i for i in present if i not in ids)]
         fit = yield from grown(start, sample, view.likelihood, self._limits, where)
+        fit = yield from chained(fit, sample, view.likelihood)
         old, before_ids = self._mixture, self._ids
         self._ids, self._next_id = renumbered(fit.found, before, sample.weight, numbers, len(ids), self._next_id)
         self._view, self._mixture = view, fit.mixture

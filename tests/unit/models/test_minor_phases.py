@@ -7,6 +7,7 @@ import numpy as np
 from models.linear import LinearEngine
 from models.minor_phases import minor_phases
 from models.noise import POISSON
+from models.phase_growth import between
 from models.phases import Phases
 from tests.unit.models.phase_scenes import WIDTH, D, PhaseScene, rest, scanned, stripes
 from tests.unit.models.scenes import peak
@@ -36,6 +37,22 @@ def test_a_compound_that_looks_like_a_mixture_is_a_minor_phase() -> None:
     assert minor_phases(phases, engine, 0.02) == []
     phases.call(number, "compound")
     assert minor_phases(phases, engine, 0.1) == []
+
+
+def test_mixtures_with_a_compound_are_none_of_its_neighbours() -> None:
+    scene = couple(4)
+    abundance, x = scene.abundance.copy(), np.arange(len(scene.abundance)) % scene.shape[1]
+    sides = abundance[x == 0][0], abundance[x == scene.shape[1] - 1][0]
+    for away, part in ((1, 0.75), (2, 0.5), (3, 0.25)):
+        abundance[x == 15 + 1 - away] = part * np.array([0.6, 0.4]) + (1 - part) * sides[0]
+        abundance[x == 20 - 1 + away] = part * np.array([0.6, 0.4]) + (1 - part) * sides[1]
+    _, phases = scanned(replace(scene, abundance=abundance), 1000.0)
+    assert phases.found is not None
+    _, mixture, ids = phases.found
+    (compound,) = (c for c in range(len(ids)) if between(mixture, c) is not None)
+    assert between(mixture, compound) not in mixture.bridges
+    for column in (15, 20):
+        assert (phases.label[x == column] == ids[compound]).mean() > 0.9
 
 
 def test_mixtures_along_an_interface_are_no_minor_phase() -> None:
