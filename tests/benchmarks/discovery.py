@@ -7,9 +7,9 @@ is that of the phase map at the end, over positions where an unexpected phase ma
 share of the positions called by the name of a group of it that hold it; other phases that are rare may be proposed too.
 Beside them stands what a classifier reaches that is told the true spectra of all positions (and how many there are of
 each): the columns of an interface cannot all be told apart. The intermetallic is three columns of one composition in a
-gradient that is steeper by a tenth of the counts for each column: it takes more counts than phases of an alloy do. With ``--check`` it exits with 1 where nothing was
-proposed, a proposed group is less than nine tenths true, or recall or precision is below 0.9 (recall: below 0.9 of that
-classifier's).
+gradient that changes by a tenth of the counts from column to column: that takes more counts than particles do. With
+``--check`` it exits with 1 where nothing was proposed, a proposed group is less than nine tenths true, or recall or
+precision is below 0.9 (recall: below 0.9 of that classifier's).
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def run(name: str, seed: int, plot: Path | None) -> bool:
     )
     if plot is not None:
         plot.mkdir(parents=True, exist_ok=True)
-        draw(specimen, operator, plot / f"{name}.png")
+        draw(specimen, operator, plot / f"{name}_{seed}.png")
     return ok
 
 
