@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.base import Float64, Pieces
 from models.composition import CompositionSpace
+from models.phase_likelihood import GaussLikelihood
 from models.phase_mixture import (
     FAINTEST,
     Evaluation,
@@ -19,27 +20,26 @@ from models.phase_mixture import (
     Pair,
     Sample,
     evaluate,
-    excess,
     refined,
-    whitening,
 )
 from models.phase_patches import Surroundings, apart_in_space
-from models.phase_starts import all_bridged, corner_mixture, halves, with_phase, without
+from models.phase_proposals import proposals
+from models.phase_starts import all_bridged, corner_mixture, first_mixture, with_phases, without
 
 _SETTLE_STEPS, _TRIAL_STEPS = 12, 8
 _SETTLED = 1.0
 _EVIDENCE = 10.0
 _VALLEY = 0.5
 _APART = 2.2
-_FAR_ROWS = 192
 _PATIENCE = 2
+_FEWEST_TILES = 64
+_SURELY_APART = 5.0
 _SEAM_ROWS = 48
 _INSIDE, _SURELY_MIXED = 0.3, 1e-3
 _TENTH = 0.01
 _MISSED = 500.0
 _NEEDED = 0.6
 _LEFT, _WIDE = 0.05, 10.0
-_SPLITS, _CROWDS = 2, 2
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,14 @@ def grown(
         rival = yield from settled(corners, sample, likelihood)
         rival = yield from _believed(rival, sample, likelihood, limits, where)
         best = rival if rival.value > best.value + _EVIDENCE else best
+    best = yield from _climbed(best, sample, likelihood, limits, where)
+    return best if where is None else (yield from _seen_in_tiles(best, sample, likelihood, limits, where))
+
+
+def _climbed(
+    best: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, where: Surroundings | None
+) -> Pieces[Fit]:
+    """The mixture with one phase more, and one more, as long as that is better."""
     at = best
     # Phases may come in sight only together: some steps lead over mixtures that would not be believed.
     patience = _PATIENCE
@@ -152,18 +160,54 @@ def grown(
     return best
 
 
+def _seen_in_tiles(
+    best: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, where: Surroundings
+) -> Pieces[Fit]:
+    """The mixture with the phases that sums of neighbours show, where these explain single spectra better.
+
+    Near phases that noise blurs into one crowd, so that no step leads to them, are crowds of their own among tiles with
+    four times the counts. Where nothing is blurred, tiles show no more than positions do, but for columns of an
+    interface, two of which are a tile.
+    """
+    tiles = yield from where.tiles(sample.weight.size)
+    if tiles.weight.size < _FEWEST_TILES:
+        return best
+    # What the mixture is stuck in, tiles would be stuck in too.
+    afresh = first_mixture(tiles, likelihood.space)
+    seen = yield from grown(afresh, tiles, GaussLikelihood(likelihood.space), limits)
+    if len(seen.mixture.phases) <= len(best.mixture.phases) or not _has_blurred(seen.mixture, _typical(sample)):
+        return best
+    named = int(_named(best, sample).sum())
+    found = [(c.mean, float(s)) for c, s in zip(seen.mixture.phases, seen.mixture.share, strict=True)]
+    start = with_phases(best.mixture, named, found, likelihood.space)
+    rival = yield from settled(start, sample, likelihood)
+    rival = yield from _believed(rival, sample, likelihood, limits, where)
+    if rival.value <= best.value + _EVIDENCE:
+        return best
+    return (yield from _climbed(rival, sample, likelihood, limits, where))
+
+
+def _has_blurred(mixture: Mixture, exposure: float) -> bool:
+    """Whether two phases are so near that single spectra of this exposure do not surely tell them apart."""
+    pairs = combinations(range(len(mixture.phases)), 2)
+    return any(_along(mixture, pair, exposure)[0] < _SURELY_APART**2 for pair in pairs)
+
+
+def _typical(sample: Sample) -> float:
+    return float(np.average(np.maximum(sample.exposure, FAINTEST), weights=sample.weight))
+
+
 def _is_vague(fit: Fit, sample: Sample) -> bool:
     """Whether much is not explained, or by a phase that is far wider than noise."""
-    typical = float(np.average(sample.exposure, weights=sample.weight))
     widest = max(float(cloud.spread[0]) for cloud in fit.mixture.phases)
-    return float(fit.found.unexplained @ sample.weight) > _LEFT * sample.size or typical * widest > _WIDE
+    return float(fit.found.unexplained @ sample.weight) > _LEFT * sample.size or _typical(sample) * widest > _WIDE
 
 
 def _next_step(at: Fit, sample: Sample, likelihood: Likelihood) -> Pieces[Fit | None]:
     """The best mixture with one more phase; None if nothing gains."""
     best = None
     wanted = float(at.found.log_density @ sample.weight) + _EVIDENCE
-    for trial in _proposals(at, sample, likelihood.space):
+    for trial in proposals(at.mixture, at.found, sample, likelihood.space):
         tried = yield from settled(trial, sample, likelihood, _TRIAL_STEPS, wanted)
         if tried.value > (at.value + _EVIDENCE if best is None else best.value):
             best = tried
@@ -258,7 +302,7 @@ def _indistinct(
     fine = enough | named | np.isin(np.arange(len(mass)), list(but))
     if not np.all(fine):
         return int(np.argmin(np.where(fine, np.inf, total)))
-    typical = float(np.average(np.maximum(sample.exposure, FAINTEST), weights=sample.weight))
+    typical = _typical(sample)
     for i, j in combinations(np.argsort(-np.where(named, np.inf, total), kind="stable").tolist(), 2):
         if named[j]:
             continue
@@ -326,60 +370,3 @@ def between(mixture: Mixture, c: int) -> Pair | None:
         if 0.05 < along < 0.95 and float(off @ off) < _TENTH * squared:
             return i, j
     return None
-
-
-def _proposals(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[Mixture]:
-    """Mixtures with one more phase: one split in two, a part of one split off, or what is far from all."""
-    mixture = fit.mixture
-    named = set(sample.known.tolist())
-    for c, low, high, shares in _splits(fit, sample)[:_SPLITS]:
-        less = int(shares[1] < shares[0])
-        yield with_phase(mixture, (low, high)[less], shares[less], space)
-        if c in named:
-            continue
-        yield with_phase(with_phase(without(mixture, c), low, shares[0], space), high, shares[1], space)
-    for mean, share in _crowds(fit, sample, space):
-        yield with_phase(mixture, mean, share, space)
-
-
-_Split = tuple[int, Float64, Float64, tuple[float, float]]
-
-
-def _splits(fit: Fit, sample: Sample) -> list[_Split]:
-    """Phases with more variance than noise makes, the strangest first: means and shares of their two halves."""
-    found = []
-    dominant = fit.found.dominant
-    for c, cloud in enumerate(fit.mixture.phases):
-        mass = dominant[c] * sample.weight
-        near = mass > 1e-3
-        e = np.maximum(sample.exposure[near], FAINTEST)
-        values, vectors, doubt = excess((sample.z[near] - cloud.mean) @ cloud.frame.T, mass[near], e)
-        above = halves((sample.z[near] @ cloud.frame.T) @ vectors[:, 0], mass[near] * e)
-        if above is None or values[0] < doubt:
-            continue
-        z, mass = sample.z[near], mass[near]
-        means = [((mass * e)[side] @ z[side]) / (mass * e)[side].sum() for side in (~above, above)]
-        shares = tuple(float(mass[side].sum()) / sample.size for side in (~above, above))
-        found.append((float(values[0] / doubt), (c, means[0], means[1], (shares[0], shares[1]))))
-    return [split for _, split in sorted(found, key=lambda pair: -pair[0])]
-
-
-def _crowds(fit: Fit, sample: Sample, space: CompositionSpace) -> Iterator[tuple[Float64, float]]:
-    """Mean and share of crowds among the spectra farthest from the phases they belong to, the most striking first."""
-    belongs = fit.found.dominant.argmax(axis=0)
-    away = np.empty(belongs.size)
-    for c, cloud in enumerate(fit.mixture.phases):
-        rows = belongs == c
-        y = (sample.z[rows] - cloud.mean) @ cloud.frame.T
-        away[rows] = sample.exposure[rows] * (y**2).sum(axis=1)
-    order = np.argsort(-away, kind="stable")[:_FAR_ROWS]
-    far, striking = sample.rows(order), sample.weight[order] * away[order]
-    e = np.maximum(far.exposure, FAINTEST)
-    y = far.z @ whitening(space.noise((e @ far.z) / e.sum())).T
-    squared = ((y[:, None] - y[None]) ** 2).sum(axis=2) / (1.0 / e[:, None] + 1.0 / e)
-    near = np.exp(-0.5 * squared)
-    for _ in range(_CROWDS):
-        crowd = near[int(np.argmax(near @ striking))]
-        mass = crowd * far.weight
-        yield (mass * e) @ far.z / float(mass @ e), float(mass.sum()) / sample.size
-        striking = striking * (1.0 - crowd)

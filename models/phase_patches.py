@@ -32,6 +32,10 @@ class Surroundings(Protocol):
         """Compositions of spectra of the sample and of all around them, and for each which of `rows` it belongs to."""
         ...
 
+    def tiles(self, most: int) -> Pieces[Sample]:
+        """Compositions of so many tiles at most of two positions a side, spread out over all that was measured."""
+        ...
+
 
 def apart_in_space(
     mixture: Mixture, found: Evaluation, pair: Pair, sample: Sample, space: CompositionSpace, where: Surroundings

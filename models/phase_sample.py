@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.anomaly import ScanWindows
-from models.base import Float32, Float64
+from models.base import Float32, Float64, Pieces
 from models.composition import CompositionSpace, exposure_of, net_signal
 from models.neighbours import neighbours, patches
 from models.noise import NoiseModel
@@ -22,6 +22,7 @@ from models.store import CountStore
 
 Positions = NDArray[np.int64]
 _POOLED = 64
+_TILE, _TILES_AT_ONCE = 2, 64
 FEW_COUNTS = 150.0
 """Counts a position up to which single counts say more than scores with Gaussian noise."""
 
@@ -136,12 +137,24 @@ class PhaseView:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the spectra of a sample lie on the grid of the scan."""
+    """Where the spectra of a sample lie on the grid of the scan.
+
+    Attributes
+    ----------
+    positions : ndarray of int
+        Of the sample.
+    shape : tuple of int
+    view : PhaseView
+    scores : ScoreMap
+    ordinary : ndarray of bool, (P,)
+        What may teach phases: measured, not flagged, and of no phase that somebody named.
+    """
 
     positions: Positions
     shape: tuple[int, ...]
     view: PhaseView
     scores: ScoreMap
+    ordinary: NDArray[np.bool_]
 
     def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
         """Spectra of measured positions beside those of some rows, and which of the rows each is beside."""
@@ -154,6 +167,32 @@ class Grid:
         near, owner = patches(self.positions[rows], self.shape)
         there = self.scores.visits[near] > 0
         return self.view.composition(near[there]), owner[there]
+
+    def tiles(self, most: int) -> Pieces[Sample]:
+        """Mean compositions of so many tiles at most of two positions a side, spread out over the grid."""
+        sides = [-(-n // _TILE) for n in self.shape]
+        chosen = spread_out(int(np.prod(sides)), most)
+        parts = []
+        for first in range(0, chosen.size, _TILES_AT_ONCE):
+            parts.append(self._tiles(chosen[first : first + _TILES_AT_ONCE], sides))
+            yield
+        z, exposure = (np.concatenate(p) for p in zip(*parts, strict=True))
+        weight = np.full(exposure.size, np.prod(sides) / chosen.size)
+        return Sample(z, exposure, weight, np.full(exposure.size, -1))
+
+    def _tiles(self, number: Positions, sides: list[int]) -> tuple[Float64, Float64]:
+        """Coordinates and exposures of tiles in which something was counted."""
+        inside = np.stack(np.meshgrid(*[np.arange(_TILE)] * len(sides), indexing="ij"), axis=-1)
+        place = np.stack(np.unravel_index(number, sides), axis=1)[:, None] * _TILE + inside.reshape(-1, len(sides))
+        within = (place < self.shape).all(axis=2)
+        at, owner = np.ravel_multi_index(tuple(place[within].T), self.shape), np.nonzero(within)[0]
+        there = self.ordinary[at]
+        one, owner = self.view.composition(at[there]), owner[there]
+        exposure = np.asarray(np.bincount(owner, one.exposure, number.size), dtype=np.float64)
+        sums = np.zeros((number.size, one.z.shape[1]))
+        np.add.at(sums, owner, one.z * one.exposure[:, None])
+        lit = exposure > 0
+        return sums[lit] / exposure[lit, None], exposure[lit]
 
 
 def _exposure(scores: ScoreMap, noise: NoiseModel, positions: Positions) -> tuple[Float64, Float64]:

@@ -54,8 +54,14 @@ def corner_mixture(mixture: Mixture, sample: Sample, space: CompositionSpace, n_
         near = ((y - y[far]) ** 2).sum(axis=1) / (1.0 / e + 1.0 / e[far] + _NEAR**2 * squared[far])
         crowd = np.exp(-0.5 * near)
         corners.append(((crowd * mass) @ sample.z / float(crowd @ mass), float(crowd @ sample.weight) / sample.size))
-    made = replace(mixture, phases=(), share=np.zeros(0), bridges={})
-    for mean, share in corners:
+    return with_phases(mixture, 0, corners, space)
+
+
+def with_phases(mixture: Mixture, n_kept: int, found: list[tuple[Float64, float]], space: CompositionSpace) -> Mixture:
+    """The first phases of a mixture, and others of these means and shares, with mixtures of all pairs."""
+    bridges = {pair: share for pair, share in mixture.bridges.items() if max(pair) < n_kept}
+    made = replace(mixture, phases=mixture.phases[:n_kept], share=mixture.share[:n_kept], bridges=bridges)
+    for mean, share in found:
         made = with_phase(made, mean, share, space)
     return made
 

@@ -273,7 +273,7 @@ class Phases:
             known[self._pinned[positions] == number] = k
         sample = replace(sample, known=known)
         start = with_named(start, present, ids, sample, view.space)
-        where = None if self._nav_shape is None else Grid(positions, self._nav_shape, view, self._map)
+        where = None if self._nav_shape is None else self._grid(self._nav_shape, positions, view)
         before = yield from evaluate(start, sample, view.likelihood)
         numbers = [*ids, *(i for i in present if i not in ids)]
         fit = yield from grown(start, sample, view.likelihood, self._limits, where)
@@ -287,6 +287,10 @@ class Phases:
         if old is None or before_ids != self._ids:
             self._since = self._revision
         self._looked = looked
+
+    def _grid(self, shape: tuple[int, ...], positions: Positions, view: PhaseView) -> Grid:
+        ordinary = (self._map.visits > 0) & ~self._engine.held & (self._pinned == UNSEEN)
+        return Grid(positions, shape, view, self._map, ordinary)
 
     def _present(self) -> PhaseView | None:
         """The view of the present basis, with the mixture carried into it."""
