@@ -163,7 +163,7 @@ def _climbed(
 def _seen_in_tiles(
     best: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, where: Surroundings
 ) -> Pieces[Fit]:
-    """The mixture with the phases that sums of neighbours show, where these explain single spectra better.
+    """The mixture with the phases that sums of neighbours show, as many or more, if they explain single spectra better.
 
     Near phases that noise blurs into one crowd, so that no step leads to them, are crowds of their own among tiles with
     four times the counts. Where nothing is blurred, tiles show no more than positions do, but for columns of an
@@ -175,14 +175,15 @@ def _seen_in_tiles(
     # What the mixture is stuck in, tiles would be stuck in too.
     afresh = first_mixture(tiles, likelihood.space)
     seen = yield from grown(afresh, tiles, GaussLikelihood(likelihood.space), limits)
-    if len(seen.mixture.phases) <= len(best.mixture.phases) or not _has_blurred(seen.mixture, _typical(sample)):
+    if len(seen.mixture.phases) < len(best.mixture.phases) or not _has_blurred(seen.mixture, _typical(sample)):
         return best
     named = int(_named(best, sample).sum())
     found = [(c.mean, float(s)) for c, s in zip(seen.mixture.phases, seen.mixture.share, strict=True)]
     start = with_phases(best.mixture, named, found, likelihood.space)
     rival = yield from settled(start, sample, likelihood)
     rival = yield from _believed(rival, sample, likelihood, limits, where)
-    if rival.value <= best.value + _EVIDENCE:
+    # Two ways to explain the same: neither has to be the better one by much.
+    if rival.value <= best.value:
         return best
     return (yield from _climbed(rival, sample, likelihood, limits, where))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from models.base import Float64
@@ -14,6 +15,7 @@ from models.phase_sample import PhaseView, Positions
 from models.phase_starts import with_phase, without
 
 _OVERLAP = 0.3
+_STRANGE_SIGMA = 6.0
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,21 @@ def renumbered(
             given.append(unused)
             unused += 1
     return given, unused
+
+
+def are_strange(mixture: Mixture, sample: Sample, phase: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which spectra are far from the phase (n,) that they are said to be of; -1 is never far.
+
+    Parameters
+    ----------
+    sample : Sample
+        Its coordinates and exposures alone are looked at.
+    """
+    strange = np.zeros(phase.size, dtype=np.bool_)
+    for c, cloud in enumerate(mixture.phases):
+        rows = np.flatnonzero(phase == c)
+        y = (sample.z[rows] - cloud.mean) @ cloud.frame.T
+        squared = (y**2 / (cloud.spread + 1.0 / sample.exposure[rows, None])).sum(axis=1)
+        d = y.shape[1]
+        strange[rows] = squared > d + _STRANGE_SIGMA * np.sqrt(2.0 * d)
+    return strange

@@ -244,14 +244,18 @@ class Evaluation:
 
         What neither a phase nor a mixture explains may still be called rightly.
         """
-        rest, dominant = self.unexplained, self.dominant
-        among = 1.0 - dominant.max(axis=0) / np.maximum(dominant.sum(axis=0), 1e-300)
-        return np.asarray((1.0 - rest) * among + rest * np.maximum(among, _STRANGE_DOUBT))
+        return doubt_of(self.dominant, self.unexplained)
 
     def involving(self, phase: int) -> Float64:
         """Probability of a phase to take part, pure or in a pair, (n,)."""
         rows = [phase, *(self.n_phases + b for b, pair in enumerate(self.pairs) if phase in pair)]
         return np.asarray(self.posterior[rows].sum(axis=0))
+
+
+def doubt_of(dominant: Float64, unexplained: Float64) -> Float64:
+    """Probability of being called wrongly (n,), where each phase makes up most with these probabilities (C, n)."""
+    among = 1.0 - dominant.max(axis=0) / np.maximum(dominant.sum(axis=0), 1e-300)
+    return np.asarray((1.0 - unexplained) * among + unexplained * np.maximum(among, _STRANGE_DOUBT))
 
 
 def largest_step(old: Mixture, new: Mixture, space: CompositionSpace) -> float:

@@ -22,6 +22,7 @@ from models.store import CountStore
 
 Positions = NDArray[np.int64]
 _POOLED = 64
+_STRATUM = 128
 _TILE, _TILES_AT_ONCE = 2, 64
 FEW_COUNTS = 150.0
 """Counts a position up to which single counts say more than scores with Gaussian noise."""
@@ -220,3 +221,20 @@ def spread_out(n: int, most: int) -> Positions:
     while np.gcd(step, n) != 1:
         step += 1
     return np.sort(np.arange(most) * step % n)
+
+
+def drawn(positions: Positions, key: Positions, n: int) -> Pieces[tuple[Positions, Float64]]:
+    """About n of some positions, of every key but 0 at least 128, as far as there are, and how many each stands for."""
+    sizes = np.bincount(key)
+    sizes[0] = 0
+    order = [int(k) for k in np.argsort(sizes, kind="stable") if sizes[k]]
+    chosen, weight, left = [positions[:0]], [np.zeros(0)], n
+    for number, k in enumerate(order):
+        # Small ones leave their part to the larger.
+        group = np.flatnonzero(key == k)
+        part = positions[group[spread_out(group.size, max(_STRATUM, left // (len(order) - number)))]]
+        left -= part.size
+        chosen.append(part)
+        weight.append(np.full(part.size, group.size / max(part.size, 1)))
+        yield
+    return np.concatenate(chosen), np.concatenate(weight)

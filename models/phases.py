@@ -13,21 +13,22 @@ from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done, together
 from models.linear import LinearEngine
 from models.phase_chains import chained
+from models.phase_context import in_context
 from models.phase_growth import PhaseLimits, grown
-from models.phase_members import PhaseInfo, is_told_apart, renumbered, with_named, without_phases
-from models.phase_mixture import Evaluation, Mixture, Sample, evaluate, largest_step
-from models.phase_sample import Grid, PhaseView, Positions, spread_out
+from models.phase_members import PhaseInfo, are_strange, is_told_apart, renumbered, with_named, without_phases
+from models.phase_mixture import Mixture, doubt_of, evaluate, largest_step
+from models.phase_sample import Grid, PhaseView, Positions, drawn
 from models.phase_starts import first_mixture
 
 UNSEEN = -1
 _FEWEST = 64
-_SAMPLE, _FINAL_SAMPLE, _STRATUM = 1024, 2048, 128
+_SAMPLE, _FINAL_SAMPLE = 1024, 2048
 _READ_ROWS, _LABEL_ROWS, _SCAN_ROWS, _KEY_ROWS = 128, 128, 16384, 8192
 _LEFT_OUT, _PINNED = -3, -2
 _BIN_WIDTHS = 0.6
 _FINAL_ROUNDS = 2
 _GROWTH, _GROWTH_STRANGE = 1.5, 1.1
-_STRANGE_SHARE, _STRANGERS, _STRANGE_SIGMA = 0.03, 20, 6.0
+_STRANGE_SHARE, _STRANGERS = 0.03, 20
 _MOVED = 0.25
 _LOOKED_IN = 0.5
 
@@ -60,6 +61,8 @@ class Phases:
         Probability that another phase makes up most of a position than the one it is called by; 1 without a label.
     runner_up : ndarray of int32, (P,)
         Number of the next likely phase, -1 where there is none.
+    alone : ndarray of int32, (P,)
+        As `label`, but each position by its own spectrum: as all labels are until `finish`, to be compared with those.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class Phases:
         self.mixed: Float32 = np.full(n, np.nan, dtype=np.float32)
         self.doubt: Float32 = np.ones(n, dtype=np.float32)
         self.runner_up: NDArray[np.int32] = np.full(n, UNSEEN, dtype=np.int32)
+        self.alone = self.label
+        self._chance: Float32 | None = None
         self._pinned = np.full(n, UNSEEN, dtype=np.int32)
         self._strange = np.zeros(n, dtype=np.bool_)
         self._made_by = np.full(n, -1, dtype=np.int32)
@@ -131,12 +136,7 @@ class Phases:
         return None if self._view is None or self._mixture is None else (self._view, self._mixture, list(self._ids))
 
     def seed(self, name: str, positions: Positions) -> int:
-        """Make a phase of some positions, which stay its own whatever the mixture says; others may join.
-
-        Returns
-        -------
-        int
-            Its number.
+        """Make a phase of some positions, which stay its own whatever the mixture says; others may join. Its number.
 
         Raises
         ------
@@ -208,7 +208,10 @@ class Phases:
             self._job = None
 
     def finish(self) -> None:
-        """Learn once more from all that there is, and label every position; again where that leaves strange ones."""
+        """Learn once more from all that there is, and label every position; again where that leaves strange ones.
+
+        On a grid, what lies beside a position has its say in these last labels.
+        """
         done(self.finishing())
 
     def finishing(self) -> Pieces[None]:
@@ -221,11 +224,27 @@ class Phases:
             yield from together(self._learn(_FINAL_SAMPLE))
             self._revision += 1
             self._cursor = 0
+            self._chance = np.zeros((len(self._ids), self.label.size), dtype=np.float32)
             while self._passed != self._state():
                 self._relabel(_SCAN_ROWS, _SCAN_ROWS)
                 yield
             if self._strangers < self._limits.least or self._mixture is before:
                 break
+        self.alone = self.label.copy()
+        chance, self._chance = self._chance, None
+        if chance is not None and len(chance) > 1 and self._nav_shape is not None:
+            yield from self._hear_neighbours(chance, self._nav_shape)
+
+    def _hear_neighbours(self, chance: Float32, shape: tuple[int, ...]) -> Pieces[None]:
+        """Call positions by phases that are probable (C, P) by their own spectra, and by those beside them."""
+        unexplained = 1.0 - chance.sum(axis=0)
+        chance = yield from in_context(chance, ~self._engine.held, shape)
+        known = np.flatnonzero(unexplained < 1.0)
+        for first in range(0, known.size, _SCAN_ROWS):
+            at = known[first : first + _SCAN_ROWS]
+            dominant = chance[:, at].astype(np.float64)
+            self._tell(at, dominant, self.mixed[at].astype(np.float64), doubt_of(dominant, unexplained[at]))
+            yield
 
     def _state(self) -> tuple[int, int]:
         return self._map.n_visits, self._revision
@@ -273,7 +292,8 @@ class Phases:
             known[self._pinned[positions] == number] = k
         sample = replace(sample, known=known)
         start = with_named(start, present, ids, sample, view.space)
-        where = None if self._nav_shape is None else self._grid(self._nav_shape, positions, view)
+        ordinary = (self._map.visits > 0) & ~self._engine.held & (self._pinned == UNSEEN)
+        where = None if self._nav_shape is None else Grid(positions, self._nav_shape, view, self._map, ordinary)
         before = yield from evaluate(start, sample, view.likelihood)
         numbers = [*ids, *(i for i in present if i not in ids)]
         fit = yield from grown(start, sample, view.likelihood, self._limits, where)
@@ -287,10 +307,6 @@ class Phases:
         if old is None or before_ids != self._ids:
             self._since = self._revision
         self._looked = looked
-
-    def _grid(self, shape: tuple[int, ...], positions: Positions, view: PhaseView) -> Grid:
-        ordinary = (self._map.visits > 0) & ~self._engine.held & (self._pinned == UNSEEN)
-        return Grid(positions, shape, view, self._map, ordinary)
 
     def _present(self) -> PhaseView | None:
         """The view of the present basis, with the mixture carried into it."""
@@ -321,19 +337,7 @@ class Phases:
             key = np.where(np.isin(self._pinned[part], named), _PINNED, key)
             keys[first : first + part.size] = np.where(view.usable(part), key, _LEFT_OUT)
             yield
-        sizes = np.bincount(keys - _LEFT_OUT)
-        sizes[0] = 0
-        order = [int(k) for k in np.argsort(sizes, kind="stable") if sizes[k]]
-        chosen, weight, left = [measured[:0]], [np.zeros(0)], n
-        for number, k in enumerate(order):
-            # Small ones leave their part to the larger.
-            group = np.flatnonzero(keys == k + _LEFT_OUT)
-            part = measured[group[spread_out(group.size, max(_STRATUM, left // (len(order) - number)))]]
-            left -= part.size
-            chosen.append(part)
-            weight.append(np.full(part.size, group.size / max(part.size, 1)))
-            yield
-        return np.concatenate(chosen), np.concatenate(weight)
+        return (yield from drawn(measured, keys - _LEFT_OUT, n))
 
     # Labelling
 
@@ -370,12 +374,22 @@ class Phases:
         sample = view.sample(positions)
         found = done(evaluate(self._mixture, sample, view.likelihood))
         dominant = found.dominant
-        best = dominant.argmax(axis=0)
-        self._mark(positions, np.array(self._ids)[best], dominant.max(axis=0), found.mixed)
-        self.doubt[positions] = found.doubt
+        self._tell(positions, dominant, found.mixed, found.doubt)
+        if self._chance is not None:
+            self._chance[:, positions] = dominant
+        # Among single counts, what is left over is a mixture of three.
+        explained = found.mixed + (0.0 if view.likelihood.spreads else found.unexplained)
+        strange = are_strange(self._mixture, sample, np.where(explained < 0.5, dominant.argmax(axis=0), -1))
+        self._strange[positions] = strange
+        self._strangers += int(np.count_nonzero(strange))
+
+    def _tell(self, positions: Positions, dominant: Float64, mixed: Float64, doubt: Float64) -> None:
+        """Call positions (n,) by the phases that most probably (C, n) make up most of them."""
+        ids = np.array(self._ids)
+        self._mark(positions, ids[dominant.argmax(axis=0)], dominant.max(axis=0), mixed)
+        self.doubt[positions] = doubt
         if len(dominant) > 1:
-            self.runner_up[positions] = np.array(self._ids)[np.argpartition(dominant, -2, axis=0)[-2]]
-        self._note_strange(positions, sample, best, found, view)
+            self.runner_up[positions] = ids[np.argpartition(dominant, -2, axis=0)[-2]]
 
     def _mark(
         self, positions: Positions, label: NDArray[Any], confidence: Float64 | float, mixed: Float64 | float
@@ -385,19 +399,3 @@ class Phases:
         self.confidence[positions[self._engine.held[positions] & (self.label[positions] >= 0)]] = 0.0
         pinned = positions[(self._pinned[positions] >= 0) & (self._map.visits[positions] > 0)]
         self.label[pinned], self.confidence[pinned], self.mixed[pinned] = self._pinned[pinned], 1.0, 0.0
-
-    def _note_strange(
-        self, positions: Positions, sample: Sample, best: NDArray[np.int64], found: Evaluation, view: PhaseView
-    ) -> None:
-        """Remember positions that are far from the phase that is nearest, and are no mixture."""
-        strange = np.zeros(positions.size, dtype=np.bool_)
-        # Among single counts, what is left over is a mixture of three.
-        explained = found.mixed + (0.0 if view.likelihood.spreads else found.unexplained)
-        for c, cloud in enumerate(self._mixture.phases if self._mixture is not None else ()):
-            rows = np.flatnonzero((best == c) & (explained < 0.5))
-            y = (sample.z[rows] - cloud.mean) @ cloud.frame.T
-            squared = (y**2 / (cloud.spread + 1.0 / sample.exposure[rows, None])).sum(axis=1)
-            d = y.shape[1]
-            strange[rows] = squared > d + _STRANGE_SIGMA * np.sqrt(2.0 * d)
-        self._strange[positions] = strange
-        self._strangers += int(np.count_nonzero(strange))

@@ -293,5 +293,5 @@ class Deciding:
         self._filled()
         flagged = int(np.count_nonzero(self._engine.held))
         dwell_s = np.nan_to_num(self._dwell_s)
-        hindsight = self._hindsight.told(self._phases.label, dwell_s, flagged, self._header.dwell_s or 0.0)
+        hindsight = self._hindsight.told(self._phases.alone, dwell_s, flagged, self._header.dwell_s or 0.0)
         return {**told, "hindsight": hindsight} if hindsight else told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,3 +323,35 @@ def test_a_cloud_that_nobody_is_in_has_no_spread_to_split() -> None:
     assert not values.any()
     assert np.array_equal(vectors, np.eye(3))
     assert doubt == np.inf
+
+
+NEAR_ALLOYS = """
+title = "Three near alloys"
+technique = "eds"
+shape = [64, 64]
+counts = 200
+layout = [{ kind = "grains", phases = ["m", "n", "o"], count = 20, mixing_px = 0.7 }]
+phases = [
+    { name = "m", atomic = { Fe = 0.7, Ni = 0.3 } },
+    { name = "n", atomic = { Fe = 0.6, Ni = 0.4 } },
+    { name = "o", atomic = { Fe = 0.7, Ni = 0.15, Co = 0.15 } },
+]
+axis = { start = -0.2, stop = 20.28, channels = 1024 }
+"""
+
+
+def test_phases_that_single_spectra_blur_are_found_among_sums_of_neighbours(tmp_path: Path) -> None:
+    """No step of one phase at a time leads to the third."""
+    (tmp_path / "near.toml").write_text(NEAR_ALLOYS)
+    specimen = load_specimen(str(tmp_path / "near.toml"), seed=2)
+    counts = np.random.default_rng(102).poisson(200 * specimen.expected()).astype(np.uint16)
+    engine = LinearEngine(4096, 1024, noise=POISSON)
+    for first in range(0, 4096, 256):
+        engine.process(np.arange(first, first + 256, dtype=np.uint32), counts[first : first + 256])
+    engine.finish()
+    found = []
+    for shape in (None, (64, 64)):
+        phases = Phases(engine, 12.0, shape)
+        phases.finish()
+        found.append(len(phases.infos))
+    assert found == [2, 3]
