@@ -135,8 +135,7 @@ def grown(
         rival = yield from settled(corners, sample, likelihood)
         rival = yield from _believed(rival, sample, likelihood, limits, where)
         best = rival if rival.value > best.value + _EVIDENCE else best
-    best = yield from _climbed(best, sample, likelihood, limits, where)
-    return best if where is None else (yield from _seen_in_tiles(best, sample, likelihood, limits, where))
+    return (yield from _climbed(best, sample, likelihood, limits, where))
 
 
 def _climbed(
@@ -160,7 +159,7 @@ def _climbed(
     return best
 
 
-def _seen_in_tiles(
+def seen_in_tiles(
     best: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, where: Surroundings
 ) -> Pieces[Fit]:
     """The mixture with the phases that sums of neighbours show, as many or more, if they explain single spectra better.

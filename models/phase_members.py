@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,32 @@ def without_phases(mixture: Mixture, present: list[int], gone: list[int]) -> tup
     return mixture, present
 
 
-def with_named(
+def named_first(
+    mixture: Mixture,
+    present: list[int],
+    named: list[int],
+    sample: Sample,
+    pinned: NDArray[np.int32],
+    space: CompositionSpace,
+) -> tuple[Mixture, Sample, list[int]]:
+    """The mixture with named phases first, the sample in which their spectra are known, and the numbers of all phases.
+
+    Parameters
+    ----------
+    present, named : list of int
+        Numbers of the phases of the mixture, and of the named ones.
+    pinned : ndarray of int, (n,)
+        Number of the named phase that each spectrum of the sample is known to be of, another number where none is.
+    """
+    ids = sorted(named, key=lambda i: i not in present)
+    known = np.full(pinned.size, -1)
+    for k, number in enumerate(ids):
+        known[pinned == number] = k
+    sample = replace(sample, known=known)
+    return _with_named(mixture, present, ids, sample, space), sample, [*ids, *(i for i in present if i not in ids)]
+
+
+def _with_named(
     mixture: Mixture, present: list[int], named: list[int], sample: Sample, space: CompositionSpace
 ) -> Mixture:
     """The mixture with named phases first, in this order: those that it has, then those that it gets.

@@ -21,7 +21,7 @@ from models.scoremap import ScoreMap
 from models.store import CountStore
 
 Positions = NDArray[np.int64]
-_POOLED = 64
+_POOLED, _READ_ROWS = 64, 128
 _STRATUM = 128
 _TILE, _TILES_AT_ONCE = 2, 64
 FEW_COUNTS = 150.0
@@ -86,6 +86,14 @@ class PhaseView:
         """Coordinates and exposures of positions, and their counts (read here, or in parts before)."""
         given = self.counts(positions) if counts is None else np.concatenate(counts) if counts else None
         return replace(self.composition(positions), counts=given)
+
+    def sampled(self, positions: Positions) -> Pieces[Sample]:
+        """As `sample`, reading counts in pieces."""
+        counts = []
+        for first in range(0, positions.size if self.needs_counts else 0, _READ_ROWS):
+            counts.append(self.counts(positions[first : first + _READ_ROWS]))
+            yield
+        return self.sample(positions, [c for c in counts if c is not None])
 
     def composition(self, positions: Positions) -> Sample:
         """Coordinates and exposures of positions alone."""

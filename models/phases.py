@@ -14,16 +14,16 @@ from models.base import Float32, Float64, Pieces, done, together
 from models.linear import LinearEngine
 from models.phase_chains import chained
 from models.phase_context import in_context
-from models.phase_growth import PhaseLimits, grown
-from models.phase_members import PhaseInfo, are_strange, is_told_apart, renumbered, with_named, without_phases
-from models.phase_mixture import Mixture, doubt_of, evaluate, largest_step
+from models.phase_growth import Fit, PhaseLimits, grown, seen_in_tiles
+from models.phase_members import PhaseInfo, are_strange, is_told_apart, named_first, renumbered, without_phases
+from models.phase_mixture import Evaluation, Mixture, Sample, doubt_of, evaluate, largest_step
 from models.phase_sample import Grid, PhaseView, Positions, drawn
 from models.phase_starts import first_mixture
 
 UNSEEN = -1
 _FEWEST = 64
 _SAMPLE, _FINAL_SAMPLE = 1024, 2048
-_READ_ROWS, _LABEL_ROWS, _SCAN_ROWS, _KEY_ROWS = 128, 128, 16384, 8192
+_LABEL_ROWS, _SCAN_ROWS, _KEY_ROWS = 128, 16384, 8192
 _LEFT_OUT, _PINNED = -3, -2
 _BIN_WIDTHS = 0.6
 _FINAL_ROUNDS = 2
@@ -275,38 +275,39 @@ class Phases:
         if positions.size < _FEWEST:
             return
         named = [i for i in named if (self._pinned[positions] == i).any()]
-        counts = []
-        for first in range(0, positions.size if view.needs_counts else 0, _READ_ROWS):
-            counts.append(view.counts(positions[first : first + _READ_ROWS]))
-            yield
+        sample = replace((yield from view.sampled(positions)), weight=weight)
         if self._view is not view and self._mixture is not None and self._view is not None:
             self._mixture, self._view = view.carried(self._mixture, self._view), view
-        sample = replace(view.sample(positions, [c for c in counts if c is not None]), weight=weight)
         fresh = first_mixture(sample, view.space)
         start = fresh if self._mixture is None else replace(self._mixture, rest=fresh.rest)
         gone = [i for i in self._seeds if i not in named]
         start, present = without_phases(start, list(self._ids), gone)
-        ids = sorted(named, key=lambda i: i not in present)
-        known = np.full(positions.size, -1)
-        for k, number in enumerate(ids):
-            known[self._pinned[positions] == number] = k
-        sample = replace(sample, known=known)
-        start = with_named(start, present, ids, sample, view.space)
+        start, sample, numbers = named_first(start, present, named, sample, self._pinned[positions], view.space)
         ordinary = (self._map.visits > 0) & ~self._engine.held & (self._pinned == UNSEEN)
         where = None if self._nav_shape is None else Grid(positions, self._nav_shape, view, self._map, ordinary)
         before = yield from evaluate(start, sample, view.likelihood)
-        numbers = [*ids, *(i for i in present if i not in ids)]
         fit = yield from grown(start, sample, view.likelihood, self._limits, where)
         fit = yield from chained(fit, sample, view.likelihood)
-        old, before_ids = self._mixture, self._ids
-        self._ids, self._next_id = renumbered(fit.found, before, sample.weight, numbers, len(ids), self._next_id)
-        self._view, self._mixture = view, fit.mixture
-        step = largest_step(start, fit.mixture, view.space) * np.sqrt(view.typical)
-        if old is None or before_ids != self._ids or step > _MOVED:
-            self._revision += 1
-        if old is None or before_ids != self._ids:
-            self._since = self._revision
+        self._put_in_force((start, before), fit, sample, view, numbers, len(named))
         self._looked = looked
+        if where is not None:
+            better = yield from seen_in_tiles(fit, sample, view.likelihood, self._limits, where)
+            if better is not fit:
+                better = yield from chained(better, sample, view.likelihood)
+                self._put_in_force((fit.mixture, fit.found), better, sample, view, self._ids, len(named))
+
+    def _put_in_force(
+        self, old: tuple[Mixture, Evaluation], fit: Fit, sample: Sample, view: PhaseView, numbers: list[int], named: int
+    ) -> None:
+        """Go on with a fit; its phases get the numbers that theirs had in the old mixture, the named ones first."""
+        was, had = self._mixture, self._ids
+        self._ids, self._next_id = renumbered(fit.found, old[1], sample.weight, numbers, named, self._next_id)
+        self._view, self._mixture = view, fit.mixture
+        step = largest_step(old[0], fit.mixture, view.space) * np.sqrt(view.typical)
+        if was is None or had != self._ids or step > _MOVED:
+            self._revision += 1
+        if was is None or had != self._ids:
+            self._since = self._revision
 
     def _present(self) -> PhaseView | None:
         """The view of the present basis, with the mixture carried into it."""
