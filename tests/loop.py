@@ -38,6 +38,8 @@ class Loop:
         Called after each message of the instrument.
     end : dict
         The ``series`` message of the end.
+    speed : float
+        Seconds of the instrument in one of the daemon's.
     """
 
     pipeline: Pipeline
@@ -46,6 +48,7 @@ class Loop:
     decisions: list[dict[str, Any]] = field(default_factory=list)
     watch: Callable[[Loop], None] | None = None
     end: dict[str, Any] = field(default_factory=dict)
+    speed: float = 1.0
 
     @property
     def series(self) -> Series:
@@ -59,7 +62,7 @@ class Loop:
         t_ns = 0
         while not self.instrument.finished:
             dt_s = self.instrument.due_s + 1e-9
-            t_ns += round(1e9 * dt_s)
+            t_ns += round(1e9 * dt_s / self.speed)
             for message in self.instrument.step(dt_s):
                 self._take(self.pipeline.feed(Arrived(t_ns, message.parts, HOST)), t_ns)
             self._take(self.pipeline.feed(Tick(t_ns)), t_ns)

@@ -23,6 +23,8 @@ SIDE, CHANNELS, COUNTS, DWELL_S = 40, 512, 10.0, 0.01
 CURVE_SIDES = {"precipitates": 80}
 """What is learnt of a phase that has a twentieth of a small map is little."""
 SPARSE_SHARE = 0.12
+SOCKETS_HZ = 500
+"""In real time a scan goes on while phases are looked for: so slow that two cores with other work keep up as well."""
 LEAST, MOST_FOUND = 0.002, 0.95
 PHASE_MAP_ONLY: dict[str, Any] = {
     "stop_relative_error": 100.0, "stop_angle_deg": 90.0, "stop_error_slope": 10.0, "stop_unseen_area": 1.0,
@@ -188,13 +190,21 @@ def stop_settings(target: float) -> DecisionConfig:
     return DecisionConfig(mode="enforce", stop_misclassified_area=target, **unseen)
 
 
-def stop(name: str, seed: int, target: float, passes: int, scene_seed: int | None = None, side: int = SIDE) -> Stopped:
-    """Scan pass by pass until the daemon stops it at a target for the area called by a wrong phase."""
+def stop(name: str, seed: int, target: float, passes: int, side: int = SIDE, *, real_time: bool = False) -> Stopped:
+    """Scan pass by pass until the daemon stops it at a target for the area called by a wrong phase.
+
+    Parameters
+    ----------
+    real_time : bool
+        At the rate of scans over sockets and with the counts that the simulator draws there, from the next seed after
+        the specimen's.
+    """
     specimen = specimen_of(name, seed, side)
     n = specimen.n_positions
     config = PipelineConfig(decisions=stop_settings(target))
     plan = Plan(scan_order(specimen.nav_shape), passes=passes, dwell_s=DWELL_S, actions=("stop",))
-    loop = loop_of(specimen, seed + 1000 if scene_seed is None else scene_seed, plan, config, COUNTS, block=side)
+    loop = loop_of(specimen, seed + (1 if real_time else 1000), plan, config, COUNTS, block=side)
+    loop.speed = SOCKETS_HZ * DWELL_S if real_time else 1.0
     seen: list[tuple[float, float]] = []
 
     def watch(now: Loop) -> None:

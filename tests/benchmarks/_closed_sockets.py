@@ -10,11 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks._closed_loop import CHANNELS, COUNTS, DWELL_S, SIDE, Stopped, error_of, specimen_of, stop_settings
+from tests.benchmarks._closed_loop import (
+    CHANNELS,
+    COUNTS,
+    DWELL_S,
+    SIDE,
+    SOCKETS_HZ,
+    Stopped,
+    error_of,
+    specimen_of,
+    stop_settings,
+)
 from tests.system.outsider import Asker, Bench, Listener, daemon, free_port
-
-_RATE_HZ = 500
-"""In real time a scan goes on while phases are looked for: so slow that two cores with other work keep up as well."""
 
 
 def stop_over_sockets(name: str, seed: int, target: float, passes: int) -> Stopped:
@@ -31,7 +38,7 @@ def stop_over_sockets(name: str, seed: int, target: float, passes: int) -> Stopp
                 Asker(bench, server.control).ask("status", timeout_s=60)
                 command = [sys.executable, "-m", "streamer", "simulate", "--specimen", name, "--seed", str(seed)]
                 command += ["--shape", *map(str, (SIDE, SIDE)), "--channels", str(CHANNELS), "--counts", str(COUNTS)]
-                command += ["--passes", str(passes), "--dwell", str(DWELL_S), "--rate", str(_RATE_HZ)]
+                command += ["--passes", str(passes), "--dwell", str(DWELL_S), "--rate", str(SOCKETS_HZ)]
                 command += ["--actions", "stop"]
                 command += [
                     "--list-mode",

@@ -94,8 +94,7 @@ def one(kind: str, name: str, seed: int, mode: str | None) -> dict[str, Any]:
         return {"points": [asdict(p) for p in scan(name, seed, mode, PASSES[mode])]}  # type: ignore[arg-type,index]
     if kind == "socket":
         return asdict(stop_over_sockets(name, seed, STOP_TARGET, STOP_PASSES))
-    # Beside one over sockets: the simulator draws counts with the next seed after the specimen's.
-    return asdict(stop(name, seed, STOP_TARGET, STOP_PASSES, seed + 1 if kind == "beside" else None))
+    return asdict(stop(name, seed, STOP_TARGET, STOP_PASSES, real_time=kind == "beside"))
 
 
 def known(name: str, seed: int) -> dict[str, Any]:
