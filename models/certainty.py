@@ -13,6 +13,7 @@ from models.information import chernoff_informations
 from models.linear import LinearEngine
 from models.phase_mixture import evaluate
 from models.phases import Phases
+from models.surroundings import error_among_neighbours
 
 _BINS = 256
 
@@ -58,12 +59,19 @@ def posterior_of(phases: Phases, positions: NDArray[np.int64]) -> Float64:
     return done(evaluate(mixture, view.sample(positions), view.likelihood)).dominant.T
 
 
-def certainty_of(phases: Phases, engine: LinearEngine, dwell_s: Float64) -> Certainty | None:
-    """What is known now of positions that had `dwell_s` (P,) so far; None before there are phases to tell apart."""
+def certainty_of(
+    phases: Phases, engine: LinearEngine, dwell_s: Float64, grid: tuple[int, int] | None
+) -> Certainty | None:
+    """What is known now of positions that had `dwell_s` (P,) so far; None before there are phases to tell apart.
+
+    On a grid, what lies around a position has its part in how sure it is.
+    """
     ids, spectra = phases.spectra()
     if len(ids) < 2:
         return None
     index, error = phase_errors(phases, engine)
+    if grid is not None:
+        error = error_among_neighbours(error, phases.label, phases.runner_up, index, grid)
     place = np.full(max(ids) + 1, -1)
     place[ids] = np.arange(len(ids))
     pair = np.stack([phases.label[index], phases.runner_up[index]])

@@ -129,7 +129,7 @@ class Planner:
         unmet : sequence of Condition
             Of a stop.
         """
-        known = certainty_of(self._phases, self._engine, dose.dwell_s)
+        known = certainty_of(self._phases, self._engine, dose.dwell_s, self._nav_shape)
         if known is None or dose.planned_s is None:
             return None
         n, groups, limits = self._engine.n_positions, self._groups(config), self._limits(config, dose.planned_s)
@@ -177,7 +177,7 @@ class Planner:
 
     def next_visits(self, config: DecisionConfig, dose: Dose, guess: Inpainted, visits: int) -> Proposal | None:
         """Positions of a sparse scan to be measured next: uncertain guesses, and measured ones that are not decided."""
-        known = certainty_of(self._phases, self._engine, dose.dwell_s)
+        known = certainty_of(self._phases, self._engine, dose.dwell_s, self._nav_shape)
         if self._nav_shape is None or dose.planned_s is None:
             return None
         limits = self._limits(config, dose.planned_s)
@@ -247,7 +247,7 @@ class Planner:
     def _typical_rate(self, dose: Dose) -> float:
         """Information a second of a usual position, as it was when the model last changed."""
         if self._rate_of != self._engine.revision:
-            known = certainty_of(self._phases, self._engine, dose.dwell_s)
+            known = certainty_of(self._phases, self._engine, dose.dwell_s, self._nav_shape)
             self._rate_of = self._engine.revision
             self._rate = 0.0 if known is None else _typical(known)
         return self._rate
