@@ -267,8 +267,7 @@ class Phases:
         if view is None:
             return
         looked = self._learnt_at, self._learnt_rank = self._map.n_visits, view.published.basis.rank
-        self._learnt_from = self._map.n_counts
-        self._strangers = self._seen = 0
+        self._learnt_from, self._strangers, self._seen = self._map.n_counts, 0, 0
         named = self._told_apart(view)
         yield
         positions, weight = yield from self._drawn(view, n, named)
@@ -280,8 +279,7 @@ class Phases:
             self._mixture, self._view = view.carried(self._mixture, self._view), view
         fresh = first_mixture(sample, view.space)
         start = fresh if self._mixture is None else replace(self._mixture, rest=fresh.rest)
-        gone = [i for i in self._seeds if i not in named]
-        start, present = without_phases(start, list(self._ids), gone)
+        start, present = without_phases(start, list(self._ids), [i for i in self._seeds if i not in named])
         start, sample, numbers = named_first(start, present, named, sample, self._pinned[positions], view.space)
         ordinary = (self._map.visits > 0) & ~self._engine.held & (self._pinned == UNSEEN)
         where = None if self._nav_shape is None else Grid(positions, self._nav_shape, view, self._map, ordinary)
@@ -304,10 +302,9 @@ class Phases:
         self._ids, self._next_id = renumbered(fit.found, old[1], sample.weight, numbers, named, self._next_id)
         self._view, self._mixture = view, fit.mixture
         step = largest_step(old[0], fit.mixture, view.space) * np.sqrt(view.typical)
-        if was is None or had != self._ids or step > _MOVED:
-            self._revision += 1
-        if was is None or had != self._ids:
-            self._since = self._revision
+        anew = was is None or had != self._ids
+        self._revision += int(anew or step > _MOVED)
+        self._since = self._revision if anew else self._since
 
     def _present(self) -> PhaseView | None:
         """The view of the present basis, with the mixture carried into it."""
