@@ -20,14 +20,22 @@ from pydantic import (
 
 from streamer.wire.errors import WireError
 
+
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")  # noqa: TRY004 - pydantic reports this one
+    return value
+
+
 MAX_SAFE = 2**53
 Count = Annotated[int, Field(ge=0, le=MAX_SAFE)]
-Size = Annotated[int, Field(ge=1, le=MAX_SAFE)]
+Size = Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=MAX_SAFE)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Text = Annotated[
     str,
-    BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
+    BeforeValidator(lambda v: str(v) if isinstance(_no_truth(v), int) else v),
     StringConstraints(min_length=1, max_length=256),
 ]
 DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "float32", "float64")

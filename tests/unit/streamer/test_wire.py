@@ -80,6 +80,13 @@ def test_optional_nonsense_does_not_cost_the_scan() -> None:
     assert any("dwell_s" in w for w in message.warnings)
 
 
+@pytest.mark.parametrize("wrong", [{"nav_shape": [True, 3]}, {"axis": {**AXIS, "size": True}}])
+def test_true_is_no_number_of_positions_or_channels(wrong: dict[str, Any]) -> None:
+    head = {"htype": "header", "series": "s", "msg_number": 0, "nav_shape": [2, 3], "axis": AXIS, **wrong}
+    with pytest.raises(WireError, match="expected a number, not true or false"):
+        decode([pack_map(head)])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pack", [pack_map, pack_json])
 def test_image_of_each_type_is_a_read_only_view(dtype: str, pack: Any) -> None:
