@@ -16,6 +16,9 @@ from models.phases import Phases
 from models.surroundings import error_among_neighbours
 
 _BINS = 256
+_OWN = 0.2
+"""Part of the error by a position's own counts that stays, whatever lies around it: a stop counts that error in full,
+and positions that had no dwell any more for being like all around them would hold it up for ever."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def certainty_of(
         return None
     index, error = phase_errors(phases, engine)
     if grid is not None:
-        error = error_among_neighbours(error, phases.label, phases.runner_up, index, grid)
+        among = error_among_neighbours(error, phases.label, phases.runner_up, index, grid)
+        error = np.maximum(_OWN * error, among)
     place = np.full(max(ids) + 1, -1)
     place[ids] = np.arange(len(ids))
     pair = np.stack([phases.label[index], phases.runner_up[index]])
