@@ -150,7 +150,7 @@ def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
     scene.expected[compound] = 0.6 * scene.expected[15] + 0.4 * scene.expected[31]
     scene.counts = np.random.default_rng(4).poisson(scene.expected, scene.counts.shape).astype(np.uint16)
     pipeline = Pipeline(PipelineConfig(anomaly=AnomalySection(minor_phase=0.12)))
-    items = list(scene.items(block=48, idle=200))
+    items = list(scene.items(block=48, idle=500))
     scan, end = items[: len(items) * 3 // 4], items[len(items) * 3 // 4 :]
     events = feed_all(pipeline, scan)
     (told,) = [r for r in groups_told(events) if r.head["kind"] == "phase"]
