@@ -137,6 +137,15 @@ def test_adaptive_dwell_is_bounded_and_saves_most_of_the_dose_at_the_same_error(
     assert passes[:2] == [1, 2]
 
 
+def test_dwell_goes_where_a_stop_wants_it() -> None:
+    asked = config(**{**PHASE_MAP_ONLY, "stop_misclassified_area": 0.02})
+    uniform, _ = scanned(asked, "stop", passes=30, counts=20.0, overlap=0.6, block=32)
+    adaptive, truth = scanned(asked, "stop", "dwell", passes=30, counts=20.0, overlap=0.6, block=32)
+    assert [len(taken(loop, "stop")) for loop in (uniform, adaptive)] == [1, 1]
+    assert adaptive.series.dwell_s.sum() < 0.8 * uniform.series.dwell_s.sum()
+    assert phase_error(adaptive.series.phases.label, truth) <= 0.02  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("unit", ["line", "tile"])
 def test_dwell_is_the_same_within_what_a_controller_can_steer(unit: str) -> None:
     loop, _ = scanned(config(dwell_by=unit, tile_px=8, **PHASE_MAP_ONLY), "dwell", passes=2)
