@@ -28,7 +28,7 @@ from models.base import done
 from models.linear import LinearEngine
 from models.noise import POISSON
 from models.phase_growth import PhaseLimits, grown
-from models.phase_sample import spread_out
+from models.phase_sample import Grid, spread_out
 from models.phase_starts import with_phases
 from models.phases import Phases
 from simulator.sample import Specimen, load_specimen
@@ -54,7 +54,7 @@ class Cost:
     end_s: float = 0.0
 
 
-def live(specimen: Specimen, counts: NDArray[np.uint16]) -> tuple[Phases, Cost]:
+def live(specimen: Specimen, counts: NDArray[np.uint16]) -> tuple[LinearEngine, Phases, Cost]:
     """Scan with idle time between blocks, and close the series."""
     values, d = specimen.axis.values, counts.shape[1]
     axis = Axis(specimen.axis.name, specimen.axis.units, d, values[0], values[1] - values[0])
@@ -76,7 +76,7 @@ def live(specimen: Specimen, counts: NDArray[np.uint16]) -> tuple[Phases, Cost]:
     start = time.process_time()
     phases.finish()
     cost.end_s = time.process_time() - start
-    return phases, cost
+    return engine, phases, cost
 
 
 def reference(counts: NDArray[np.uint16], truth: NDArray[np.int32], sizes: set[int]) -> float:
@@ -95,7 +95,7 @@ def reference(counts: NDArray[np.uint16], truth: NDArray[np.int32], sizes: set[i
     return max(found)
 
 
-def oracle(phases: Phases, truth: NDArray[np.int32]) -> int:
+def oracle(engine: LinearEngine, phases: Phases, truth: NDArray[np.int32], shape: tuple[int, ...]) -> int:
     """How many phases are left of the true ones, by the rules and in the components that ours were found with."""
     if phases.found is None:
         return 1
@@ -105,10 +105,12 @@ def oracle(phases: Phases, truth: NDArray[np.int32]) -> int:
     for k in np.unique(truth):
         e = every.exposure * (truth == k)
         means.append((e @ every.z / e.sum(), float(np.mean(truth == k))))
-    sample = view.sample(spread_out(truth.size, ORACLE_SAMPLE))
+    positions = spread_out(truth.size, ORACLE_SAMPLE)
+    sample = view.sample(positions)
     sample = replace(sample, weight=sample.weight * (truth.size / sample.size))
     start = with_phases(mixture, 0, means, view.space)
-    return len(done(grown(start, sample, view.likelihood, PhaseLimits())).mixture.phases)
+    grid = Grid(positions, shape, view, engine.score_map, np.ones(truth.size, dtype=np.bool_))
+    return len(done(grown(start, sample, view.likelihood, PhaseLimits(), grid)).mixture.phases)
 
 
 def compare(name: str, dose: float, seed: int, missed: list[str]) -> None:
@@ -117,11 +119,11 @@ def compare(name: str, dose: float, seed: int, missed: list[str]) -> None:
     counts = np.random.default_rng(seed + 100).poisson(dose * specimen.expected()).astype(np.uint16)
     truth = specimen.phase_map().ravel()
     n_all, n_expected = len(np.unique(truth)), len(specimen.phases) - len(specimen.unexpected)
-    phases, cost = live(specimen, counts)
+    engine, phases, cost = live(specimen, counts)
     ours, alone = (float(adjusted_rand_score(truth, label)) for label in (phases.label, phases.alone))
     best = reference(counts, truth, {n_all, n_expected})
     n = len(phases.infos)
-    told = oracle(phases, truth) if n < n_expected else n_expected
+    told = oracle(engine, phases, truth, specimen.nav_shape) if n < n_expected else n_expected
     right = min(told, n_expected) <= n <= n_all or dose not in COUNTED_DOSES
     p50, p99 = (1e3 * float(np.quantile(cost.pieces_s, q)) for q in (0.5, 0.99))
     figure = f"ARI {ours:.3f} (alone {alone:.3f}), K-means {best:.3f}; {n} phases of {n_expected} to {n_all}"
