@@ -36,10 +36,7 @@ def minor_phases(phases: Phases, engine: LinearEngine, most: float) -> list[tupl
     for c, number in enumerate(ids):
         # What is held back is like no phase well enough to be sure; what it is most like, it can be the core of.
         positions = np.flatnonzero((phases.label == number) & ((phases.confidence > _SURE) | engine.held))
-        # Mixed positions that it makes most of are its own as well, but up to as many again do not make it large.
-        pure = int(np.count_nonzero(phases.mixed[positions] <= _SURE))
-        size = max(pure, positions.size // 2)
-        if phases.is_named(number) or positions.size < _FEWEST or size > most * np.count_nonzero(engine.visits):
+        if phases.is_named(number) or not _FEWEST <= positions.size <= most * np.count_nonzero(engine.visits):
             continue
         evidence = _evidence(view, mixture, c, positions[spread_out(positions.size, _TESTED)])
         group = _beyond_nearest(engine, view, mixture, c, positions[spread_out(positions.size, _READ)])
