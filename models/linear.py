@@ -65,7 +65,7 @@ class LinearEngine:
         self._map = ScoreMap(n_positions, n_channels, self.config.max_rank, self.config.store_limit_bytes)
         self._protection = Protection(self._map, self.windows, self.config)
         self._angle = float("nan")
-        self._preparing = self.prepared = self._finished = self._unreviewed = False
+        self._preparing = self.prepared = self._finished = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
         self._cleared: list[NDArray[np.int64]] = []
         self._summary = Summary()
@@ -240,15 +240,17 @@ class LinearEngine:
         """The same of the accumulated counts of positions."""
         return read_visits(self._map.store.rows(index), self.windows)
 
-    def promote(self, *, reviews: bool = True) -> Basis | None:
-        """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt.
+    def catch_up(self) -> None:
+        """Draw what the next `promote` asks chance for and idle time has not drawn: a part of it that can come before."""
+        published = self._map.published
+        if published is not None and self._protection.pool.is_behind:
+            self._protection.pool.catch_up(published)
 
-        Without `reviews`, `review` is to follow: it takes half of the time.
-        """
+    def promote(self) -> Basis | None:
+        """Publish the tracker's present state if it moved enough; None if it did not, or nothing was learnt."""
         old = self._map.published
         self._preparing = self.prepared = False
-        if old is not None and self._protection.pool.is_behind:
-            self._protection.pool.catch_up(old)
+        self.catch_up()
         self._learner.dispersion = self._protection.pool.dispersion
         state = self._learner.state(first=old is None)
         if state is None:
@@ -257,15 +259,12 @@ class LinearEngine:
             self._angle = old.angle_deg(state)
             return None
         self._publish(state)
-        self._unreviewed = True
-        if reviews:
-            self.review()
+        self._review()
         return self._map.basis()
 
-    def review(self) -> None:
-        """Let what the new version explains teach after all, if there is one since this was done last."""
-        due, self._unreviewed = self._unreviewed, False
-        if due and self._map.published is not None:
+    def _review(self) -> None:
+        """Let what the new version explains teach after all."""
+        if self._map.published is not None:
             found = self._protection.review(self._map.published, self._learner.noise_is_guessed)
             self._cleared.append(found.cleared)
             self._confirmed.append(found.confirmed)

@@ -171,9 +171,9 @@ class PreparedEngine(LinearEngine):
             return super()._read_stored(index)
         return read_visits(store.gross(index), self.windows).net_of(background, self.windows)
 
-    def promote(self, *, reviews: bool = True) -> Basis | None:
+    def promote(self) -> Basis | None:
         """As `LinearEngine.promote`, on the sender's axis."""
-        return None if super().promote(reviews=reviews) is None else self.basis
+        return None if super().promote() is None else self.basis
 
     @property
     def wants_background(self) -> bool:

@@ -29,7 +29,7 @@ def ending(series: Series) -> Pieces[list[Event]]:
 def _concluded(series: Series) -> Pieces[tuple[list[Event], dict[str, Any]]]:
     """What is final of the model, and the books."""
     engine, axis, config = series.engine, series.axis, series.config
-    confirmed = series.review()
+    confirmed = series.confirmed()
     yield from engine.finishing()
     groups = [*confirmed, *series.discover(final=True)]
     for look in series.looks:

@@ -200,7 +200,8 @@ class Series:
         events = self._process()
         events += self._promote(t_ns, waits=bool(events))
         self._keep_up()
-        events += self.deciding.tick(t_ns, self.config, running=self._ending_ns is None)
+        if not self._follows:
+            events += self.deciding.tick(t_ns, self.config, running=self._ending_ns is None)
         if self._ending_ns is None and t_ns - self._last_arrival_ns > self.config.series_timeout_s * NS_PER_S:
             self.finish_as("timeout", t_ns)
             self.plan.give_up()
@@ -268,24 +269,24 @@ class Series:
                 return []
             self._promotes = waits
             if waits:
+                self.engine.catch_up()
                 return []
         self._promotes, self._follows = False, True
-        self.engine.promote(reviews=False)
+        self.engine.promote()
         return self.new_basis()
 
     def _follow(self, t_ns: int) -> list[Event]:
-        """What a promotion makes possible: flagged spectra are looked at again, groups followed, a stop decided."""
-        events = self.review()
+        """What a promotion makes possible: groups are followed, and a stop decided."""
+        events = self.confirmed()
         if self._since_promotion >= enough_visits(self.scan.n_positions):
             self._since_promotion = 0
             if self._ending_ns is None:
                 events += self.deciding.promoted(t_ns, self.config)
         return events
 
-    def review(self) -> list[Event]:
-        """Look at flagged spectra again if there is a new version since; follow groups, and tell of those that stay."""
+    def confirmed(self) -> list[Event]:
+        """Follow groups of anomalies, and tell of flags that waited and stay."""
         self._follows = False
-        self.engine.review()
         confirmed = self.engine.take_confirmed()
         self.discovery.confirm(confirmed.index)
         return self.discover() + self.anomalies.told(confirmed, self.engine, self.axis)
