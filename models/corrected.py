@@ -20,6 +20,7 @@ from models.thickness import Thickness
 
 _MOST, _FOR_SCALE, _READ = 16384, 2048, 2048
 _ROUNDS, _PARTS = 2, 8
+_SCALE_COUNTS = 800.0
 _SAME = 0.02
 
 Learn = Callable[[Float32, tuple[int, ...] | None], Pieces[tuple[Float64, tuple[bool, ...]] | None]]
@@ -102,10 +103,9 @@ def corrected(
     blocks = Blocks.of(shape, engine.n_positions, mean_counts)
     # Grains are of different brightness: thickness is what changes from one part of the map to another.
     relative = _relative(engine, Blocks.of(shape, engine.n_positions, mean_counts, _PARTS), measured)
-    some = measured[spread_out(measured.size, _FOR_SCALE)]
-    counts, expected = quanta(engine, some), expected_quanta(engine, some)
-    yield
-    scale = scale_of(counts, expected, relative[some], law)
+    patches = Blocks.of(shape, engine.n_positions, mean_counts, wanted=_SCALE_COUNTS)
+    counts, expected, of_patches = yield from _patch_sums(engine, patches, measured, relative)
+    scale = scale_of(counts, expected, of_patches, law)
     yield
     if not scale:
         return None
@@ -137,6 +137,29 @@ def _relative(engine: LinearEngine, blocks: Blocks, measured: Positions) -> Floa
     mean = np.divide(blocks.sums(counts, measured), weight, out=np.zeros_like(weight), where=weight > 0)
     smooth = np.maximum(blocks.at_positions(mean, weight), 1e-3 * float(mean.max()))
     return np.asarray(smooth / smooth[measured].mean())
+
+
+def _patch_sums(
+    engine: LinearEngine, blocks: Blocks, measured: Positions, relative: Float64
+) -> Pieces[tuple[Float64, Float64, Float64]]:
+    """Counts and denoised counts (n, D) of some blocks, and their relative thickness (n,).
+
+    What thickness does to a spectrum of some tens of counts is below the edge of noise. Positions side by side are as
+    thick, and their sum is a mixture as well.
+    """
+    some = np.unique(blocks.number[measured])
+    some = some[spread_out(some.size, _FOR_SCALE)]
+    chosen = measured[np.isin(blocks.number[measured], some)]
+    counts, expected = np.zeros((2, some.size, engine.n_channels))
+    for first in range(0, chosen.size, _READ):
+        at = chosen[first : first + _READ]
+        row = np.searchsorted(some, blocks.number[at])
+        np.add.at(counts, row, quanta(engine, at))
+        np.add.at(expected, row, expected_quanta(engine, at))
+        yield
+    row = np.searchsorted(some, blocks.number[chosen])
+    thickness = np.bincount(row, relative[chosen]) / np.bincount(row)
+    return counts, expected, thickness
 
 
 def _same_thickness(

@@ -47,13 +47,18 @@ class Blocks:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, nav_shape: tuple[int, ...] | None, n_positions: int, counts: float, most: int | None = None) -> Blocks:
-        """Blocks with enough counts to tell a thickness, at this mean of counts a position; at `most` so many a side.
+    def of(
+        cls, nav_shape: tuple[int, ...] | None, n_positions: int, counts: float, most: int | None = None,
+        wanted: float = _BLOCK_COUNTS,
+    ) -> Blocks:  # fmt: skip
+        """Blocks with as many counts as wanted, at this mean of counts a position; at `most` so many a side.
+
+        As many as are wanted by default tell a thickness.
 
         Where positions are no plane, those that were numbered one after the other are taken together.
         """
         ny, nx = nav_shape if nav_shape is not None and len(nav_shape) == 2 else (1, n_positions)
-        n_wanted = max(_BLOCK_COUNTS / max(counts, 1e-9), 1.0)
+        n_wanted = max(wanted / max(counts, 1e-9), 1.0)
         side = int(np.ceil(np.sqrt(n_wanted))) if ny > 1 else int(np.ceil(n_wanted))
         side = max(side, 1 if most is None else -(-max(ny, nx) // most))
         at = np.stack(np.unravel_index(np.arange(n_positions), (ny, nx)))

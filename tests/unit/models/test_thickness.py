@@ -162,9 +162,18 @@ def test_plural_scattering_in_a_thick_wedge_is_corrected() -> None:
     assert np.corrcoef(found_thickness(found).thickness, thickness)[0, 1] > 0.95
 
 
-def test_where_thickness_only_makes_spectra_brighter_nothing_is_corrected() -> None:
+@pytest.mark.parametrize("a_position", [400.0, 40.0])
+def test_where_thickness_only_makes_spectra_brighter_nothing_is_corrected(a_position: float) -> None:
     law, spectra = Absorption.on(EDS, ABSORBER, 20.0), oxides()
-    counts, shares, _ = wedge(law, spectra, 1e-8, 400.0)
+    counts, shares, _ = wedge(law, spectra, 1e-8, a_position)
     found, plain = unmixed(counts, EDS, law), unmixed(counts, EDS, None)
     assert found.corrected is None
     assert error_of(found, spectra, shares) == error_of(plain, spectra, shares)
+
+
+def test_few_counts_a_position_tell_of_thickness_where_the_positions_beside_it_are_as_thick() -> None:
+    law = Absorption.on(EDS, ABSORBER, 20.0)
+    counts, _, thickness = wedge(law, oxides(), 4e-4, 40.0)
+    found = found_thickness(unmixed(counts, EDS, law)).thickness
+    assert np.median(found / thickness) == pytest.approx(1.0, abs=0.35)
+    assert np.corrcoef(found, thickness)[0, 1] > 0.95
