@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Float64, done
+from models.base import Float32, Float64, done
 from models.composition import exposure_of, net_signal
 from models.information import chernoff_informations
 from models.linear import LinearEngine
+from models.phase_context import seen_in_context
 from models.phase_mixture import evaluate
 from models.phases import Phases
 from models.surroundings import error_among_neighbours
@@ -43,14 +44,30 @@ class Certainty:
     rate: Float64
 
 
-def phase_errors(phases: Phases, engine: LinearEngine) -> tuple[NDArray[np.int64], Float64]:
+def phase_errors(
+    phases: Phases, engine: LinearEngine, doubt: Float32 | None = None
+) -> tuple[NDArray[np.int64], Float64]:
     """Measured positions (m,), and the probability of each that the phase map is wrong there.
 
-    Spectra that are held back as anomalies are reported, and not called by any phase; a position without counts
-    has none. What has no label yet counts as wrong.
+    That is the doubt (P,) given, else by its own spectrum alone. Spectra that are held back as anomalies are reported,
+    and not called by any phase; a position without counts has none. What has no label yet counts as wrong.
     """
     index = np.flatnonzero((engine.visits > 0) & (engine.totals != 0) & ~engine.held)
-    return index, phases.doubt[index].astype(np.float64)
+    return index, (phases.doubt if doubt is None else doubt)[index].astype(np.float64)
+
+
+def finished_map(
+    phases: Phases, engine: LinearEngine, grid: tuple[int, int] | None
+) -> tuple[NDArray[np.int32], Float32]:
+    """Labels (P,) of the map as it would be if the scan ended now, and the probability of each to be wrong.
+
+    On a grid what lies around positions has its say, but for labels from before the phases that there are now.
+    """
+    label, doubt = phases.label, phases.doubt
+    if grid is None:
+        return label, doubt
+    voting = ~engine.held & ~phases.outdated(np.arange(label.size))
+    return seen_in_context(label, phases.runner_up, doubt, voting, grid)
 
 
 def posterior_of(phases: Phases, positions: NDArray[np.int64]) -> Float64:

@@ -25,9 +25,13 @@ class Foresight:
     def __init__(self) -> None:
         self._kept: list[tuple[float, NDArray[np.int32], Float32]] = []
 
+    def wants(self, dose: float) -> bool:
+        """Whether there is so much more dose than with the last map that another is worth its place."""
+        return not self._kept or dose >= _STEP * self._kept[-1][0]
+
     def note(self, dose: float, label: NDArray[np.int32], doubt: Float32) -> None:
-        """Remember the labels (P,), -1 where there is none, and doubts (P,) of a map."""
-        if self._kept and dose < _STEP * self._kept[-1][0]:
+        """Remember the labels (P,), -1 where there is none, and doubts (P,) of a map, where it is wanted."""
+        if not self.wants(dose):
             return
         self._kept.append((dose, label.copy(), doubt.copy()))
         while len(self._kept) > 1 and self._kept[1][0] <= _PART * dose:

@@ -7,10 +7,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from scipy.optimize import minimize_scalar
 
-from models.base import Float32, Float64, Pieces
+from models.base import Float32, Float64, Pieces, done
+from models.neighbours import patches
 from models.phase_sample import spread_out
 
 _LEARNT_FROM, _ROUNDS, _AT_ONCE = 16384, 4, 16384
+_FORESEEN_FROM, _OPEN, _MOST_OPEN = 4096, 1e-4, 1 << 17
+"""How many positions a map is foreseen from, which doubt is heard about (all below it is nothing together), and how
+many positions at most (a quarter of a second): where more are open, the map is far from being finished, or huge."""
 _STRONGEST = 4.0
 _ALONE = 0.1
 """Part of the positions to which neighbours say nothing, so that single ones of a rare phase are not outvoted: what
@@ -46,11 +50,7 @@ def in_context(chance: Float32, voting: NDArray[np.bool_], shape: tuple[int, ...
         yield
     known = np.flatnonzero(chance.sum(axis=0) > 0)
     some = known[spread_out(known.size, _LEARNT_FROM)]
-    share = chance[:, some].sum(axis=1, dtype=np.float64) / chance[:, some].sum(dtype=np.float64)
-    field = _Field(np.log(np.maximum(share, 1e-9)), 0.0, share)
-    for _ in range(_ROUNDS):
-        field = field.refined(chance[:, some].astype(np.float64), votes[:, some].astype(np.float64))
-        yield
+    field = yield from _learnt(chance[:, some].astype(np.float64), votes[:, some].astype(np.float64))
     out = chance.copy()
     for first in range(0, known.size, _AT_ONCE):
         at = known[first : first + _AT_ONCE]
@@ -58,6 +58,81 @@ def in_context(chance: Float32, voting: NDArray[np.bool_], shape: tuple[int, ...
         out[:, at] = whole * field.posterior(chance[:, at].astype(np.float64), votes[:, at].astype(np.float64))
         yield
     return out
+
+
+def seen_in_context(
+    label: NDArray[np.int32],
+    runner_up: NDArray[np.int32],
+    doubt: Float32,
+    voting: NDArray[np.bool_],
+    shape: tuple[int, ...],
+) -> tuple[NDArray[np.int32], Float32]:
+    """Foresee what `in_context` would make of a map of which the two likeliest phases of each position are known.
+
+    Parameters
+    ----------
+    label, runner_up : ndarray of int32, (P,)
+        Phase that a position is called by, and the next likely one; -1 for none.
+    doubt : ndarray, (P,)
+        Probability of the second.
+    voting, shape
+        As there.
+
+    Returns
+    -------
+    ndarray, ndarray
+        Labels and doubts; those of positions that do not vote or that leave hardly any doubt stay.
+    """
+    two = np.stack([np.where(voting, label, -1), np.where(voting & (label >= 0), runner_up, -1)])
+    ids, place = np.unique(two, return_inverse=True)
+    place = place.reshape(two.shape) - int(ids[0] < 0)
+    n_phases = ids.size - int(ids[0] < 0)
+    known, unsure = np.flatnonzero(place[0] >= 0), np.flatnonzero((place[1] >= 0) & (doubt > _OPEN))
+    if n_phases < 2 or not 0 < unsure.size <= _MOST_OPEN:
+        return label, doubt
+    some = known[spread_out(known.size, _FORESEEN_FROM)]
+    parts = np.stack([1.0 - doubt, np.where(place[1] >= 0, doubt, 0.0)]).astype(np.float64)
+    field = done(_learnt(_at(some, place, parts, n_phases), _votes(some, place, parts, n_phases, shape)))
+    label, doubt = label.copy(), doubt.copy()
+    for first in range(0, unsure.size, _AT_ONCE):
+        at = unsure[first : first + _AT_ONCE]
+        chance = field.posterior(_at(at, place, parts, n_phases), _votes(at, place, parts, n_phases, shape))
+        best = chance.argmax(axis=0)
+        label[at], doubt[at] = ids[best + ids.size - n_phases], 1.0 - chance[best, np.arange(at.size)]
+    return label, doubt
+
+
+def _at(positions: NDArray[np.int64], place: NDArray[np.int64], parts: Float64, n_phases: int) -> Float64:
+    """Probabilities (C, n) of phases, of which each position has two (2, P) in rows `place` (2, P), -1 for none."""
+    out = np.zeros((n_phases, positions.size))
+    for of, part in zip(place[:, positions], parts[:, positions], strict=True):
+        has = np.flatnonzero(of >= 0)
+        out[of[has], has] = part[has]
+    return out
+
+
+def _votes(
+    positions: NDArray[np.int64], place: NDArray[np.int64], parts: Float64, n_phases: int, shape: tuple[int, ...]
+) -> Float64:
+    """Probabilities (C, n) of phases, summed over what lies around positions, themselves left out."""
+    beside, owner = patches(positions, shape)
+    other = beside != positions[owner]
+    beside, owner = beside[other], owner[other]
+    out = np.zeros(n_phases * positions.size)
+    for of, part in zip(place[:, beside], parts[:, beside], strict=True):
+        has = of >= 0
+        out += np.bincount(of[has] * positions.size + owner[has], part[has], minlength=out.size)
+    return out.reshape(n_phases, -1)
+
+
+def _learnt(chance: Float64, votes: Float64) -> Pieces[_Field]:
+    """Learn the field from probabilities (C, n) of some positions and the votes (C, n) of those around them."""
+    share = chance.sum(axis=1) / chance.sum()
+    field = _Field(np.log(np.maximum(share, 1e-9)), 0.0, share)
+    for _ in range(_ROUNDS):
+        field = field.refined(chance, votes)
+        yield
+    return field
 
 
 class _Field:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Float64
-from models.certainty import phase_errors
+from models.certainty import finished_map, phase_errors
 from models.foresight import Foresight
 from models.half_dose import HalfDose
 from models.linear import LinearEngine
@@ -109,8 +109,8 @@ class StopEvidence:
         published, dose = self._engine.score_map.published, float(self._engine.totals.sum())
         if published is not None:
             self._half.note(dose, published)
-        if self._phases is not None:
-            self._foresight.note(dose, self._phases.label, self._phases.doubt)
+        if self._phases is not None and self._foresight.wants(dose):
+            self._foresight.note(dose, *finished_map(self._phases, self._engine, self._grid))
 
     def check(self, config: PipelineConfig, dose: Dose, guess: Inpainted | None) -> Proposal | None:
         """Look at all conditions; return a stop where they hold for the second time.
@@ -210,7 +210,8 @@ class StopEvidence:
         if self._unresolved:
             return float("inf")
         phases, n = self._phases, int(np.count_nonzero(self._engine.visits))
-        index, error = phase_errors(phases, self._engine)
+        label, doubt = finished_map(phases, self._engine, self._grid)
+        index, error = phase_errors(phases, self._engine, doubt)
         waiting = phases.waiting(index)
         error = np.where(phases.outdated(index), 1.0, error)
         if 0 < np.count_nonzero(waiting) <= _WAITING * index.size:
@@ -218,7 +219,7 @@ class StopEvidence:
             error[waiting] = error[~waiting].mean()
         if guess is not None:
             error, n = np.concatenate([error, 1.0 - guess.posterior[~guess.measured].max(axis=1)]), guess.distance.size
-        factor = self._foresight.factor(float(self._engine.totals.sum()), phases.label, phases.doubt)
+        factor = self._foresight.factor(float(self._engine.totals.sum()), label, doubt)
         return misclassified_area(error, n, risk, factor)[1]
 
     @property

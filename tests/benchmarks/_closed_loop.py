@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label as labelled
 
+from models.certainty import finished_map
 from models.guess import phase_guess
 from simulator.raster import scan_order, sparse_order
 from simulator.sample import Specimen, SpecimenFile, build, describe, load_specimen
@@ -94,6 +95,12 @@ def called(series: Series) -> NDArray[np.int32]:
     """
     assert series.phases is not None
     return np.where(series.engine.held, np.int32(_HELD), series.phases.label)
+
+
+def as_finished(series: Series, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """As `called`, of the map as it would be if the scan ended now: neighbours have their say."""
+    assert series.phases is not None
+    return np.where(series.engine.held, np.int32(_HELD), finished_map(series.phases, series.engine, shape)[0])
 
 
 def error_of(called: NDArray[np.int32], specimen: Specimen) -> float:
@@ -210,7 +217,9 @@ def stop(name: str, seed: int, target: float, passes: int, side: int = SIDE, *, 
     def watch(now: Loop) -> None:
         series = now.series
         if series.phases is not None and (series.engine.visits > 0).all():
-            seen.append((float(series.engine.totals.sum()) / n, error_of(called(series), specimen)))
+            seen.append(
+                (float(series.engine.totals.sum()) / n, error_of(as_finished(series, specimen.nav_shape), specimen))
+            )
 
     loop.watch = watch
     loop.run()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from models.base import Float32, done
-from models.phase_context import in_context
+from models.phase_context import in_context, seen_in_context
 from tests.unit.models.phase_scenes import scanned, stripes
 
 SIDE = 40
@@ -65,6 +65,51 @@ def test_what_has_no_vote_is_not_heard_and_what_is_unknown_stays_so() -> None:
     heard = done(in_context(alone, EVERYWHERE, SHAPE))
     np.testing.assert_array_equal(heard[:, 7], 0.0)
     np.testing.assert_allclose(heard.sum(axis=0), alone.sum(axis=0), atol=1e-5)
+
+
+def two_likeliest(chance: Float32) -> tuple[NDArray[np.int32], NDArray[np.int32], Float32]:
+    """Numbers of the two likeliest of phases 3, 5, ..., and the doubt (P,) about the first."""
+    order = np.argsort(chance, axis=0).astype(np.int32)
+    return 2 * order[-1] + 3, 2 * order[-2] + 3, 1.0 - chance.max(axis=0)
+
+
+def test_two_phases_of_each_position_tell_what_becomes_of_the_map() -> None:
+    alone = blurred(checks(), 2.0)
+    found = done(in_context(alone, EVERYWHERE, SHAPE))
+    label, doubt = seen_in_context(*two_likeliest(alone), EVERYWHERE, SHAPE)
+    np.testing.assert_array_equal(label, 2 * found.argmax(axis=0) + 3)
+    heard = two_likeliest(alone)[2] > 1e-4
+    np.testing.assert_allclose(doubt[heard], 1.0 - found.max(axis=0)[heard], atol=1e-5)
+
+
+def test_of_three_phases_the_errors_are_foreseen_as_well() -> None:
+    row, column = np.divmod(np.arange(SIDE * SIDE), SIDE)
+    truth = (row // 8 + column // 8) % 3
+    corners = 2.2 * np.eye(3)
+    measured = np.random.default_rng(2).standard_normal((truth.size, 3)) + corners[truth]
+    odds = np.exp(measured @ corners.T)
+    alone = (odds / odds.sum(axis=1, keepdims=True)).T.astype(np.float32)
+    found = done(in_context(alone, EVERYWHERE, SHAPE))
+    label, doubt = seen_in_context(*two_likeliest(alone), EVERYWHERE, SHAPE)
+    wrong = [float((c != truth).mean()) for c in (alone.argmax(axis=0), found.argmax(axis=0), (label - 3) // 2)]
+    assert wrong[2] < 0.5 * wrong[0]
+    assert wrong[2] < 1.2 * wrong[1] + 0.005
+    assert abs(float(doubt.mean()) - wrong[2]) < 0.015
+
+
+def test_what_has_no_vote_keeps_its_label_and_its_doubt() -> None:
+    label, other, doubt = two_likeliest(blurred(checks(), 2.0))
+    label[:5] = -1
+    doubt[:5] = 1.0
+    voting = np.arange(label.size) >= SIDE
+    labels, doubts = seen_in_context(label, other, doubt, voting, SHAPE)
+    np.testing.assert_array_equal(labels[:SIDE], label[:SIDE])
+    np.testing.assert_array_equal(doubts[:SIDE], doubt[:SIDE])
+    assert np.any(labels != label)
+    one = np.zeros_like(label)
+    same = seen_in_context(one, one - 1, np.zeros_like(doubt), EVERYWHERE, SHAPE)
+    assert not same[0].any()
+    assert not same[1].any()
 
 
 def test_the_last_labels_are_better_than_each_position_alone() -> None:

@@ -11,6 +11,7 @@ from models.noise import POISSON
 from models.phases import Phases
 from streamer.config import PipelineConfig
 from streamer.evidence import Dose, StopEvidence
+from tests.loop import phase_error
 from tests.unit.models.phase_scenes import WIDTH, D, rest, stripes
 
 
@@ -96,3 +97,26 @@ def test_a_flag_that_chance_brings_about_in_many_a_map_holds_no_stop_up(extra: i
     evidence.check(PipelineConfig(), Dose(np.ones(n), np.ones(n), 1.0, 2, n), None)
     assert engine.held[odd]
     assert [c.value for c in evidence.latest if c.name == "open_anomalies"] == [open_anomalies]
+
+
+def test_what_a_stop_counts_on_is_the_finished_map_in_which_neighbours_have_their_say() -> None:
+    scene = stripes(4, side=32)
+    n, side = len(scene.truth), 32
+    engine = LinearEngine(n, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    engine.process(np.arange(n, dtype=np.uint32), scene.counts(20.0))
+    engine.promote()
+    rest(engine, phases, 3000)
+    axis, dwell_s = Axis("Energy", "keV", D, 0.0, 0.01), np.ones(n)
+
+    def wrong(grid: tuple[int, int] | None) -> float:
+        evidence = StopEvidence(engine, phases, axis, grid)
+        evidence.note()
+        evidence.check(PipelineConfig(), Dose(dwell_s, dwell_s, 1.0, 1, n), None)
+        (found,) = [c.value for c in evidence.latest if c.name == "misclassified_area"]
+        return found
+
+    alone, among = wrong(None), wrong((side, side))
+    phases.finish()
+    assert among < 0.5 * alone
+    assert phase_error(phases.label, scene.truth.astype(np.int32)) < among
