@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Float64
-from models.certainty import finished_map, phase_errors
+from models.certainty import finished_map, phase_errors, swayed
 from models.foresight import Foresight
 from models.half_dose import HalfDose
 from models.linear import LinearEngine
@@ -212,6 +212,7 @@ class StopEvidence:
         phases, n = self._phases, int(np.count_nonzero(self._engine.visits))
         label, doubt = finished_map(phases, self._engine, self._grid)
         index, error = phase_errors(phases, self._engine, doubt)
+        beyond = swayed(phases, index, error) / max(float(error.sum()), 1e-9)
         waiting = phases.waiting(index)
         error = np.where(phases.outdated(index), 1.0, error)
         if 0 < np.count_nonzero(waiting) <= _WAITING * index.size:
@@ -220,7 +221,7 @@ class StopEvidence:
         if guess is not None:
             error, n = np.concatenate([error, 1.0 - guess.posterior[~guess.measured].max(axis=1)]), guess.distance.size
         factor = self._foresight.factor(float(self._engine.totals.sum()), label, doubt)
-        return misclassified_area(error, n, risk, factor)[1]
+        return misclassified_area(error, n, risk, max(factor, 1.0 + beyond))[1]
 
     @property
     def _unresolved(self) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.axis import Axis
+from models.certainty import finished_map, phase_errors, swayed
 from models.linear import LinearEngine
 from models.noise import POISSON
 from models.phases import Phases
@@ -120,3 +121,24 @@ def test_what_a_stop_counts_on_is_the_finished_map_in_which_neighbours_have_thei
     phases.finish()
     assert among < 0.5 * alone
     assert phase_error(phases.label, scene.truth.astype(np.int32)) < among
+
+
+def test_what_neighbours_relieve_mixtures_of_is_half_believed() -> None:
+    scene = stripes(4, side=32)
+    n = len(scene.truth)
+    engine = LinearEngine(n, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    engine.process(np.arange(n, dtype=np.uint32), scene.counts(20.0))
+    engine.promote()
+    rest(engine, phases, 3000)
+    label, doubt = finished_map(phases, engine, (32, 32))
+    index, among = phase_errors(phases, engine, doubt)
+    alone = phase_errors(phases, engine)[1]
+    phases.mixed[:] = 0.0
+    assert swayed(phases, index, among) == 0.0
+    phases.mixed[:] = 1.0
+    relieved = float(np.maximum(alone - among, 0.0).sum())
+    assert relieved > 1.0
+    assert swayed(phases, index, among) == pytest.approx(0.5 * relieved, rel=1e-5)
+    np.testing.assert_array_equal(finished_map(phases, engine, None)[0], phases.label)
+    assert np.any(label != phases.label)
