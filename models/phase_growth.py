@@ -180,8 +180,7 @@ def seen_in_tiles(
     found = [(c.mean, float(s)) for c, s in zip(seen.mixture.phases, seen.mixture.share, strict=True)]
     start = with_phases(best.mixture, named, found, likelihood.space)
     rival = yield from settled(start, sample, likelihood)
-    # Tiles show that none of these is a part of a gradient; single spectra may be too noisy to.
-    rival = yield from _believed(rival, sample, likelihood, limits, where, distinct=True)
+    rival = yield from _believed(rival, sample, likelihood, limits, where)
     # Two ways to explain the same: neither has to be the better one by much.
     if rival.value <= best.value:
         return best
@@ -216,20 +215,12 @@ def _next_step(at: Fit, sample: Sample, likelihood: Likelihood) -> Pieces[Fit | 
 
 
 def _believed(
-    fit: Fit,
-    sample: Sample,
-    likelihood: Likelihood,
-    limits: PhaseLimits,
-    where: Surroundings | None,
-    *,
-    distinct: bool = False,
+    fit: Fit, sample: Sample, likelihood: Likelihood, limits: PhaseLimits, where: Surroundings | None
 ) -> Pieces[Fit]:
-    """Without phases that are not ones of their own (if that is not known), or that the criterion does not want."""
+    """Without phases that are not ones of their own, or that the criterion does not want."""
     needed: set[int] = set()
     while len(fit.mixture.phases) > 1:
-        doubtful = None
-        if not distinct:
-            doubtful = yield from _indistinct(fit, sample, likelihood.space, limits, where, needed)
+        doubtful = yield from _indistinct(fit, sample, likelihood.space, limits, where, needed)
         if doubtful is not None:
             tried = yield from settled(without(fit.mixture, doubtful), sample, likelihood, _TRIAL_STEPS)
             # Two phases without spread explain a gradient about as well as two crowds. Where there are others, its ends
