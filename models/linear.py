@@ -241,7 +241,7 @@ class LinearEngine:
         return read_visits(self._map.store.rows(index), self.windows)
 
     def catch_up(self) -> None:
-        """Draw what the next `promote` asks chance for and idle time has not drawn: a part of it that can come before."""
+        """Draw what the next `promote` asks chance for, and idle time has not drawn: this part may come before it."""
         published = self._map.published
         if published is not None and self._protection.pool.is_behind:
             self._protection.pool.catch_up(published)
