@@ -192,6 +192,8 @@ def replay(
     with errors():
         faults = parse_switches(fault or [], Faults)
         if is_recording(file):
+            if rate:
+                raise ValueError("a recording is played at its own pace, or with --rate 0 as fast as it is taken")
             speed = float("inf") if rate == 0 else 1.0
             report(run(Recording(file, name, faults=faults, seed=seed), link, speed))
             return

@@ -33,7 +33,7 @@ def k_means(run: Run) -> dict[str, Any] | None:
 
     None where there are no two phases to compare.
     """
-    if "phase" not in run.maps or "scores" not in run.maps or not run.basis:
+    if "phase" not in run.maps or "scores" not in run.maps or not run.basis or not run.maps["scores"].size:
         return None
     positions, rows = made_of(run)
     label = run.maps["phase"].ravel()[positions]

@@ -31,9 +31,14 @@ def compression(run: Run) -> dict[str, Any] | None:
     kept = f"{last['scores']} score{'' if last['scores'] == 1 else 's'}"
     text = (
         f"{kept} instead of {channels:,} channels save {last['saved']:.1%} of the numbers (factor {last['factor']:.3g})"
-        f" at a relative error of {last['relative_error']:.2g}"
+        f" at a relative error {_in_words(last['relative_error'])}"
     )
     return {"channels": channels, "positions": measured, "steps": steps, "text": text}
+
+
+def _in_words(relative_error: float) -> str:
+    """An error is measured on thinned counts: chance may bring it down to nothing, which it never is."""
+    return f"of {relative_error:.2g}" if relative_error > 0 else "too small to be told from noise"
 
 
 def _step(scores: int, relative_error: float, positions: int, channels: int) -> dict[str, Any]:

@@ -224,7 +224,8 @@ class Pipeline:
                 return current.block(message, item.t_ns, live=live)
             if isinstance(message, Heartbeat):
                 return current.heartbeat(message, item.t_ns)
-            return current.end(message, item.t_ns, live=live)
+            warnings = [Log("warning", "series_end", text) for text in message.warnings]
+            return [*warnings, *current.end(message, item.t_ns, live=live)]
         except WireError as error:
             if isinstance(message, Block):
                 error.msg_number = message.map.msg_number

@@ -45,7 +45,7 @@ def make_report(folder: Path) -> dict[str, Any]:
     from streamer.plots import draw_report
 
     run = Run.load(folder)
-    pictures = draw_report(run, folder)
+    pictures = draw_report(run.as_drawn(), folder)
     files = write_end_members(run, folder)
     said: dict[str, Any] = _finite(numbers(run) | {"pictures": pictures, "files": files})
     (folder / NUMBERS).write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")

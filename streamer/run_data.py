@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,6 +95,19 @@ class Run:
     def series(self) -> str:
         """Name of the series."""
         return str(self.header.get("series", "?"))
+
+    def as_drawn(self) -> Self:
+        """The same; where a grid has one line or one column, it is a line and not a map one pixel high."""
+        shape = self.nav_shape
+        long = [i for i, n in enumerate(shape) if n > 1]
+        if len(shape) < 2 or len(long) != 1:
+            return self
+        (i,) = long
+        header = {**self.header, "nav_shape": [shape[i]]}
+        if len(axes := list(self.header.get("nav_axes") or [])) == len(shape):
+            header["nav_axes"] = [axes[i]]
+        maps = {name: values.reshape(shape[i], *values.shape[len(shape) :]) for name, values in self.maps.items()}
+        return replace(self, header=header, maps=maps)
 
     @property
     def nav_shape(self) -> tuple[int, ...]:

@@ -168,6 +168,20 @@ def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
     assert np.isin(np.flatnonzero(label == number), compound).mean() > 0.95
 
 
+@pytest.mark.parametrize("ticks", [1, 2, 3])
+def test_results_have_as_many_scores_as_the_basis_of_their_model(ticks: int) -> None:
+    items = [
+        again for item in rare_scene(passes=3).items() for again in [item] * (ticks if isinstance(item, Tick) else 1)
+    ]
+    sizes: dict[int, int] = {}
+    for event in feed_all(Pipeline(PipelineConfig(anomaly=AnomalySection(accept=True))), items):
+        if isinstance(event, Publish) and event.result.topic == "basis":
+            sizes[event.result.head["model"]] = len(event.result.arrays["eigenspectra"])
+        if isinstance(event, Publish) and event.result.topic == "result":
+            assert event.result.arrays["scores"].shape[1] == sizes[event.result.head["model"]]
+    assert len(set(sizes.values())) > 1, "groups come and go"
+
+
 def flagged(events: list[Event]) -> np.ndarray:
     """Positions whose last flag says anomalous."""
     last = {

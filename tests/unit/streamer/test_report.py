@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,27 @@ def test_other_scans_than_grids_are_drawn(tmp_path: Path, scan: dict[str, Any]) 
     figure.draw_without_rendering()
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert any(t.startswith("Fe K denoised") for t in titles)
+
+
+@pytest.mark.parametrize("shape", [(1, 60), (60, 1), (1, 60, 1)])
+def test_one_line_of_a_grid_is_drawn_as_a_line(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    run = Run.load(write(tmp_path, shape, unmeasured=7)).as_drawn()
+    assert run.nav_shape == (60,)
+    assert {values.shape[0] for values in run.maps.values()} == {60}
+    maps_figure(run).draw_without_rendering()
+    assert make_report(tmp_path)["nav_shape"] == list(shape)
+
+
+def test_a_scan_without_scores_has_a_report(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path, (4, 5)))
+    empty = np.zeros((4, 5, 0), dtype=np.float32)
+    assert numbers(replace(run, maps={**run.maps, "phase": np.zeros((4, 5)), "scores": empty}))["k_means"] is None
+
+
+def test_an_error_that_chance_brought_to_nothing_is_not_told_as_none(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path))
+    run.meta["status"]["live_error"]["by_scores"][-1] = 0.0
+    assert "too small to be told from noise" in numbers(run)["compression"]["text"]
 
 
 def test_a_decision_and_its_answer_are_one(tmp_path: Path) -> None:
