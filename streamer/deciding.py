@@ -70,7 +70,7 @@ class Deciding:
         self._engine, self._phases = engine, phases
         shape = self._header.nav_shape
         self._grid = (shape[0], shape[1]) if len(shape) == 2 and not self._header.positions else None
-        self._evidence = StopEvidence(engine, phases, axis, self._grid)
+        self._evidence = StopEvidence(engine, phases, axis, self._grid, is_sparse=self._planned < self._dwell_s.size)
         self._planner = None if phases is None else Planner(engine, phases, self._grid, self._header.dose_limit_s)
         self._watch = Watch(engine, phases, axis, config, plain=not isinstance(engine, PreparedEngine))
 

@@ -95,9 +95,12 @@ class StopEvidence:
     """
 
     def __init__(
-        self, engine: LinearEngine, phases: Phases | None, axis: Axis, grid: tuple[int, int] | None = None
-    ) -> None:
+        self, engine: LinearEngine, phases: Phases | None, axis: Axis, grid: tuple[int, int] | None = None,
+        *, is_sparse: bool = False,
+    ) -> None:  # fmt: skip
         self._engine, self._phases, self._axis, self._grid = engine, phases, axis, grid
+        # Few positions have neighbours that were measured, and what is guessed from their labels is far from finished.
+        self._context = None if is_sparse else grid
         self._half, self._foresight = HalfDose(), Foresight()
         self._in_a_row = InARow()
         self._errors: list[tuple[float, float]] = []
@@ -110,7 +113,7 @@ class StopEvidence:
         if published is not None:
             self._half.note(dose, published)
         if self._phases is not None and self._foresight.wants(dose):
-            self._foresight.note(dose, *finished_map(self._phases, self._engine, self._grid))
+            self._foresight.note(dose, *finished_map(self._phases, self._engine, self._context))
 
     def check(self, config: PipelineConfig, dose: Dose, guess: Inpainted | None) -> Proposal | None:
         """Look at all conditions; return a stop where they hold for the second time.
@@ -210,7 +213,7 @@ class StopEvidence:
         if self._unresolved:
             return float("inf")
         phases, n = self._phases, int(np.count_nonzero(self._engine.visits))
-        label, doubt = finished_map(phases, self._engine, self._grid)
+        label, doubt = finished_map(phases, self._engine, self._context)
         index, error = phase_errors(phases, self._engine, doubt)
         beyond = swayed(phases, index, error) / max(float(error.sum()), 1e-9)
         waiting = phases.waiting(index)
