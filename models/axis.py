@@ -10,8 +10,6 @@ from models.base import Float64
 
 _SI_EV = {"ev": 1.0, "kev": 1e3, "mev": 1e-3}
 _FWHM_MN_KA_EV = 130.0
-_ROUNDING = 1e-6
-"""Part of a channel by which a number may miss one that is meant."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,8 @@ class Axis:
         return float(np.interp(value, self.values[order], channels[order]))
 
     def channel_range(self, lo: float, hi: float) -> tuple[int, int]:
-        """Half-open channel range (i0, i1) whose axis values lie in [lo, hi], clipped; empty as (i, i).
-
-        Ends that are channels are in, whatever rounding made of offset + scale * channel.
-        """
-        least = _ROUNDING * float(np.abs(np.diff(self.values)).min()) if self.size > 1 else 0.0
-        low, high = min(lo, hi) - least, max(lo, hi) + least
+        """Half-open channel range (i0, i1) whose axis values lie in [lo, hi], clipped; empty as (i, i)."""
+        low, high = min(lo, hi), max(lo, hi)
         inside = np.flatnonzero((self.values >= low) & (self.values <= high))
         if inside.size:
             return int(inside[0]), int(inside[-1]) + 1

@@ -224,8 +224,7 @@ class Pipeline:
                 return current.block(message, item.t_ns, live=live)
             if isinstance(message, Heartbeat):
                 return current.heartbeat(message, item.t_ns)
-            warnings = [Log("warning", "series_end", text) for text in message.warnings]
-            return [*warnings, *current.end(message, item.t_ns, live=live)]
+            return current.end(message, item.t_ns, live=live)
         except WireError as error:
             if isinstance(message, Block):
                 error.msg_number = message.map.msg_number

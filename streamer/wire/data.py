@@ -231,10 +231,9 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class SeriesEnd:
-    """The sender has sent everything; `warnings` names what was ignored."""
+    """The sender has sent everything."""
 
     map: EndMap
-    warnings: tuple[str, ...] = ()
 
 
 Message = Header | Block | Heartbeat | SeriesEnd
@@ -287,18 +286,19 @@ def parse(model: type[_Map], value: Mapping[str, Any]) -> Any:
 _REQUIRED = frozenset({"msg_number", "series", "nav_shape", "axis", "positions"})
 
 
-def parse_sensible(model: type[_Map], value: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """Check a header or a series_end; an optional key that makes no sense is ignored with a warning, not the whole.
+def parse_header(value: Mapping[str, Any]) -> tuple[HeaderMap, tuple[str, ...]]:
+    """Check a header; an optional key that makes no sense is ignored with a warning, not the whole scan.
 
     Raises
     ------
     WireError
         With reason ``invalid`` where a required key is missing or wrong.
     """
+    warnings: list[str] = []
     try:
-        return model.model_validate(value), ()
+        return HeaderMap.model_validate(value), ()
     except ValidationError as error:
         wrong = {str(e["loc"][0]): e["msg"] for e in error.errors(include_url=False) if e["loc"]}
     kept = {k: v for k, v in value.items() if k not in wrong or k in _REQUIRED}
-    warnings = [f"{value.get('htype')}: {k} ignored: {m}" for k, m in wrong.items() if k not in _REQUIRED]
-    return parse(model, kept), tuple(warnings)
+    warnings = [f"header: {k} ignored: {m}" for k, m in wrong.items() if k not in _REQUIRED]
+    return parse(HeaderMap, kept), tuple(warnings)

@@ -18,7 +18,6 @@ from streamer.wire.data import (
     EndMap,
     Events,
     Header,
-    HeaderMap,
     Heartbeat,
     HeartbeatMap,
     ImageMap,
@@ -27,7 +26,7 @@ from streamer.wire.data import (
     SeriesEnd,
     Stins,
     parse,
-    parse_sensible,
+    parse_header,
 )
 from streamer.wire.errors import WireError
 
@@ -80,7 +79,7 @@ def _decode(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins, limi
         case "heartbeat":
             return Heartbeat(parse(HeartbeatMap, value))
         case "series_end":
-            return SeriesEnd(*parse_sensible(EndMap, value))
+            return SeriesEnd(parse(EndMap, value))
         case None:
             raise WireError("junk", "a map without htype")
         case other:
@@ -92,8 +91,7 @@ def _header(value: Mapping[str, Any], arrays: Sequence[Part], stins: Stins, limi
     if "nav_shape" not in filled or "axis" not in filled:
         missing = "nav_shape" if "nav_shape" not in filled else "axis"
         raise WireError("invalid", f"header has no {missing}; a plain STINS sender's goes under [pipeline.stins]")
-    head: HeaderMap
-    head, warnings = parse_sensible(HeaderMap, filled)
+    head, warnings = parse_header(filled)
     n_positions = math.prod(head.nav_shape)
     if n_positions > limits.positions:
         raise WireError("invalid", f"nav_shape {head.nav_shape} is over the limit of {limits.positions} positions")

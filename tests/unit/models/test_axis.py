@@ -49,9 +49,3 @@ def test_peak_width_of_an_x_ray_axis() -> None:
     assert Axis("Energy", "keV", 2048, scale=0.01).peak_width_channels() == pytest.approx(13.0)
     assert Axis("Energy", "eV", 4096, scale=5.0).peak_width_channels() == pytest.approx(26.0)
     assert Axis("Shift", "1/cm", 1000).peak_width_channels() == 5.0
-
-
-def test_ends_that_are_channels_are_in_whatever_rounding_made_of_them() -> None:
-    axis = Axis("Energy", "keV", 1500, 0.0, 0.01)
-    for lo, hi in ((620, 660), (165, 185), (200, 225), (970, 971)):
-        assert axis.channel_range(lo / 100, hi / 100) == (lo, hi + 1)

@@ -9,18 +9,16 @@ import pytest
 
 from streamer.config import PipelineConfig
 from streamer.config_decisions import DecisionConfig
-from streamer.events import Log, Notify, Publish
+from streamer.events import Notify, Publish
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
 from streamer.wire import (
-    Part,
     encode_events,
     encode_header,
     encode_image,
     encode_result,
     encode_series_end,
 )
-from streamer.wire.codec import pack_map
 from streamer.wire.items import Answer, Arrived, Change, Tick
 from streamer.wire.journal import pack_record, read_records
 from tests.unit.streamer.scene import HOST, MS, Scene, ask, end_of, feed_all, results, run
@@ -159,23 +157,6 @@ def test_replace_takes_the_place_of_what_a_position_had() -> None:
     expected = flat.sum(axis=1, dtype=np.int64)
     expected[3:5] += 7 * 64
     np.testing.assert_array_equal(counts, expected)
-
-
-@pytest.mark.parametrize("claim", [{"n_sent": "x"}, {"n_sent": -4, "n_messages": 2**60}, {"exit_status": 5}])
-def test_an_end_with_a_claim_that_makes_no_sense_is_an_end(claim: dict[str, Any]) -> None:
-    scene = Scene(passes=1)
-    *messages, _ = scene.messages()
-    end = {"htype": "series_end", "series": "scene", "msg_number": len(messages), "n_sent": scene.n_sent, **claim}
-    pipeline = Pipeline(PipelineConfig())
-    parts: list[list[Part]] = [*messages, [pack_map(end)]]
-    events = feed_all(pipeline, [item for p in parts for item in (Arrived(0, p, HOST), Tick(0))])
-    for t_s in range(1, 100):
-        events += pipeline.feed(Tick(t_s * 1000 * MS))
-    books = end_of(events)
-    assert (books["processed"], books["lost"]) == (scene.n_sent, {})
-    told = [e.text for e in events if isinstance(e, Log) and e.kind == "series_end"]
-    assert len(told) == len(claim)
-    assert all("ignored" in text for text in told)
 
 
 def test_results_leave_before_a_promotion() -> None:
