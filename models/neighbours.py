@@ -35,8 +35,15 @@ def patches(positions: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDArr
     positions : ndarray, (n,)
         Flat C-order indices into `shape`.
     """
-    steps = np.stack(np.meshgrid(*[np.arange(-1, 2)] * len(shape), indexing="ij"), axis=-1).reshape(-1, len(shape))
-    place = np.stack(np.unravel_index(positions, shape), axis=1)[:, None] + steps
+    return boxes(np.stack(np.unravel_index(positions, shape), axis=1), range(-1, 2), shape)
+
+
+def boxes(
+    corners: NDArray[np.int64], steps: range, shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions at these steps along every axis from corners (n, d), inside `shape`, and of which corner each is."""
+    offsets = np.stack(np.meshgrid(*[np.asarray(steps)] * len(shape), indexing="ij"), axis=-1)
+    place = corners[:, None] + offsets.reshape(-1, len(shape))
     inside = ((place >= 0) & (place < shape)).all(axis=2)
     owner = np.nonzero(inside)[0]
     return np.ravel_multi_index(tuple(place[inside].T), shape).astype(np.int64), owner

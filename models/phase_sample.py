@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces
 from models.composition import CompositionSpace, exposure_of, net_signal
-from models.neighbours import neighbours, patches
+from models.neighbours import boxes, neighbours, patches
 from models.noise import NoiseModel
 from models.phase_likelihood import CountLikelihood, GaussLikelihood
 from models.phase_mixture import Cloud, Likelihood, Mixture, Sample
@@ -191,10 +191,8 @@ class Grid:
 
     def _tiles(self, number: Positions, sides: list[int]) -> tuple[Float64, Float64]:
         """Coordinates and exposures of tiles in which something was counted."""
-        inside = np.stack(np.meshgrid(*[np.arange(_TILE)] * len(sides), indexing="ij"), axis=-1)
-        place = np.stack(np.unravel_index(number, sides), axis=1)[:, None] * _TILE + inside.reshape(-1, len(sides))
-        within = (place < self.shape).all(axis=2)
-        at, owner = np.ravel_multi_index(tuple(place[within].T), self.shape), np.nonzero(within)[0]
+        corners = np.stack(np.unravel_index(number, sides), axis=1) * _TILE
+        at, owner = boxes(corners, range(_TILE), self.shape)
         there = self.ordinary[at]
         one, owner = self.view.composition(at[there]), owner[there]
         exposure = np.asarray(np.bincount(owner, one.exposure, number.size), dtype=np.float64)

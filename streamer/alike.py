@@ -19,8 +19,9 @@ def made_of(run: Run) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
     The mean spectrum has scores, too: with them, scores over counts are what a spectrum is made of.
     """
-    scores = run.maps["scores"].reshape(-1, run.maps["scores"].shape[-1]).astype(np.float64)
     counts = run.maps["counts"].ravel().astype(np.float64)
+    # Without components there are no scores, and no -1 says how many positions have none.
+    scores = run.maps["scores"].reshape(counts.size, run.maps["scores"].shape[-1]).astype(np.float64)
     usable = np.flatnonzero(np.isfinite(scores).all(axis=1) & (counts > 0))
     spectra, mean = (np.nan_to_num(np.asarray(run.basis[k], dtype=np.float64)) for k in ("eigenspectra", "mean"))
     middle = np.linalg.lstsq(spectra.T, mean, rcond=None)[0]
@@ -33,7 +34,7 @@ def k_means(run: Run) -> dict[str, Any] | None:
 
     None where there are no two phases to compare.
     """
-    if "phase" not in run.maps or "scores" not in run.maps or not run.basis or not run.maps["scores"].size:
+    if "phase" not in run.maps or "scores" not in run.maps or not run.basis:
         return None
     positions, rows = made_of(run)
     label = run.maps["phase"].ravel()[positions]

@@ -82,7 +82,7 @@ class Engine:
         self._recovering = self._recovered = self._remains = self._abandoned = False
         self._next_tick_s = self._network_ahead_s = 0.0
         self.is_warm = False
-        """Whether everything is compiled, and the series that was open before is taken up."""
+        """Whether everything is compiled; before that nothing is begun, nor taken up again."""
         self._dropped = 0
 
     def run(self, recover: Callable[[Engine], None]) -> None:

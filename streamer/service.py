@@ -181,7 +181,7 @@ class Service:
         return thread
 
     def _finish(self, threads: list[threading.Thread]) -> bool:
-        """End the threads in the order of the data; return whether all have ended: not all are waited for."""
+        """End the threads in the order of the data; return whether all have ended (some are not waited for)."""
         if self._failure is None:
             log.info("stopping: %d messages wait to be worked off", self.inbox.depth().messages)
         self.data_in.stop()

@@ -35,7 +35,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Text = Annotated[
     str,
-    BeforeValidator(lambda v: str(v) if isinstance(_no_truth(v), int) else v),
+    BeforeValidator(lambda v: str(v) if isinstance(v, int) and not isinstance(v, bool) else v),
     StringConstraints(min_length=1, max_length=256),
 ]
 DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "float32", "float64")

@@ -96,8 +96,9 @@ def test_one_line_of_a_grid_is_drawn_as_a_line(tmp_path: Path, shape: tuple[int,
 
 def test_a_scan_without_scores_has_a_report(tmp_path: Path) -> None:
     run = Run.load(write(tmp_path, (4, 5)))
-    empty = np.zeros((4, 5, 0), dtype=np.float32)
-    assert numbers(replace(run, maps={**run.maps, "phase": np.zeros((4, 5)), "scores": empty}))["k_means"] is None
+    maps = {**run.maps, "phase": np.zeros((4, 5)), "scores": np.zeros((4, 5, 0), dtype=np.float32)}
+    basis = {**run.basis, "eigenspectra": run.basis["eigenspectra"][:0]}
+    assert numbers(replace(run, maps=maps, basis=basis))["k_means"] is None
 
 
 def test_an_error_that_chance_brought_to_nothing_is_not_told_as_none(tmp_path: Path) -> None:
