@@ -56,11 +56,12 @@ class Scene:
             out.append(encode_image(self.series, len(out), frame, flat[frame : frame + block]))
         return [*out, encode_series_end(self.series, len(out), len(flat))]
 
-    def items(self, block: int = 24, idle: int = 1, **keys: Any) -> Iterator[Item]:
-        """Every message, then a tick and so many pieces of idle time."""
+    def items(self, block: int = 24, idle: int = 1, ticks: int = 1, **keys: Any) -> Iterator[Item]:
+        """Every message, then so many ticks and pieces of idle time."""
         for number, parts in enumerate(self.messages(block, **keys)):
             yield Arrived(number * 100 * MS, parts, HOST)
-            yield Tick(number * 100 * MS)
+            for _ in range(ticks):
+                yield Tick(number * 100 * MS)
             for _ in range(idle):
                 yield Idle(number * 100 * MS)
 

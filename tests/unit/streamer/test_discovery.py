@@ -15,7 +15,7 @@ from streamer.events import Event, Publish
 from streamer.pipeline import Pipeline
 from streamer.requests import RequestError
 from streamer.wire import Control
-from streamer.wire.items import Change, Item, Tick
+from streamer.wire.items import Change, Item
 from tests.unit.streamer.scene import MS, Scene, feed_all, results, run
 
 RARE = [37, 85, 131, 132, 170]
@@ -129,9 +129,8 @@ def test_flags_of_a_whole_scan_are_decided_together() -> None:
 
 
 def test_a_flag_waits_until_the_scan_has_shown_that_nothing_like_it_follows() -> None:
-    items = [again for item in rare_scene(passes=1).items() for again in [item] * (3 if isinstance(item, Tick) else 1)]
     told: list[tuple[int, int]] = []
-    events = feed_all(Pipeline(PipelineConfig()), items)
+    events = feed_all(Pipeline(PipelineConfig()), rare_scene(passes=1).items(ticks=3))
     for result in results(events, "result"):
         told += zip(result.arrays["index"].tolist(), result.arrays["flag"].tolist(), strict=True)
     for position in RARE:
@@ -170,11 +169,9 @@ def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
 
 @pytest.mark.parametrize("ticks", [1, 2, 3])
 def test_results_have_as_many_scores_as_the_basis_of_their_model(ticks: int) -> None:
-    items = [
-        again for item in rare_scene(passes=3).items() for again in [item] * (ticks if isinstance(item, Tick) else 1)
-    ]
+    pipeline = Pipeline(PipelineConfig(anomaly=AnomalySection(accept=True)))
     sizes: dict[int, int] = {}
-    for event in feed_all(Pipeline(PipelineConfig(anomaly=AnomalySection(accept=True))), items):
+    for event in feed_all(pipeline, rare_scene(passes=3).items(ticks=ticks)):
         if isinstance(event, Publish) and event.result.topic == "basis":
             sizes[event.result.head["model"]] = len(event.result.arrays["eigenspectra"])
         if isinstance(event, Publish) and event.result.topic == "result":

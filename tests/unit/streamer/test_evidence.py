@@ -13,22 +13,32 @@ from models.phases import Phases
 from streamer.config import PipelineConfig
 from streamer.evidence import Dose, StopEvidence
 from tests.loop import phase_error
-from tests.unit.models.phase_scenes import WIDTH, D, rest, stripes
+from tests.unit.models.phase_scenes import WIDTH, D, PhaseScene, rest, stripes
+
+
+def wrong_area(evidence: StopEvidence, dose: Dose) -> float:
+    """What a check finds of the area that is called by a wrong phase."""
+    evidence.check(PipelineConfig(), dose, None)
+    (found,) = [c.value for c in evidence.latest if c.name == "misclassified_area"]
+    return found
+
+
+def looked_at(scene: PhaseScene) -> tuple[LinearEngine, Phases, StopEvidence]:
+    """What a scan of a scene begins with."""
+    engine = LinearEngine(len(scene.truth), D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    return engine, phases, StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01))
 
 
 def test_no_map_is_trusted_before_phases_were_looked_for_in_the_data_at_hand() -> None:
     scene = stripes(3)
     n, counts = len(scene.truth), scene.counts(150.0)
-    engine = LinearEngine(n, D, noise=POISSON)
-    phases = Phases(engine, WIDTH, scene.shape)
-    evidence = StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01))
+    engine, phases, evidence = looked_at(scene)
     everything = np.arange(n, dtype=np.uint32)
 
     def wrong(passes: int) -> float:
         dwell_s = np.full(n, float(passes))
-        evidence.check(PipelineConfig(), Dose(dwell_s, dwell_s, 1.0, 10, n), None)
-        (found,) = [c.value for c in evidence.latest if c.name == "misclassified_area"]
-        return found
+        return wrong_area(evidence, Dose(dwell_s, dwell_s, 1.0, 10, n))
 
     engine.process(everything, counts)
     engine.promote()
@@ -52,15 +62,11 @@ def test_no_map_is_trusted_before_phases_were_looked_for_in_the_data_at_hand() -
 def test_what_was_measured_a_moment_ago_is_called_wrongly_as_often_as_the_rest() -> None:
     scene = stripes(3)
     n, counts = len(scene.truth), scene.counts(150.0)
-    engine = LinearEngine(n, D, noise=POISSON)
-    phases = Phases(engine, WIDTH, scene.shape)
-    evidence = StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01))
+    engine, phases, evidence = looked_at(scene)
 
     def wrong(measured: int) -> float:
         dwell_s = (np.arange(n) < measured).astype(float)
-        evidence.check(PipelineConfig(), Dose(dwell_s, np.ones(n), 1.0, 1, n), None)
-        (found,) = [c.value for c in evidence.latest if c.name == "misclassified_area"]
-        return found
+        return wrong_area(evidence, Dose(dwell_s, np.ones(n), 1.0, 1, n))
 
     def measure(first: int, last: int) -> None:
         some = np.arange(first, last, dtype=np.uint32)
@@ -113,9 +119,7 @@ def test_what_a_stop_counts_on_is_the_finished_map_in_which_neighbours_have_thei
     def wrong(grid: tuple[int, int] | None) -> float:
         evidence = StopEvidence(engine, phases, axis, grid)
         evidence.note()
-        evidence.check(PipelineConfig(), Dose(dwell_s, dwell_s, 1.0, 1, n), None)
-        (found,) = [c.value for c in evidence.latest if c.name == "misclassified_area"]
-        return found
+        return wrong_area(evidence, Dose(dwell_s, dwell_s, 1.0, 1, n))
 
     alone, among = wrong(None), wrong((side, side))
     phases.finish()
