@@ -269,10 +269,13 @@ def _is_needed(fit: Fit, without: Fit, sample: Sample, c: int, limits: PhaseLimi
 
     A wide cloud explains a gradient about as well as its two ends with mixtures between them do: for compositions that
     are evenly spread it is worse by .18 a spectrum. It does not explain a corner with mixtures towards it. What lies on
-    the only way from one phase to another is no corner: mixtures may be bent (by absorption, for one).
+    the only way from one phase to another is no corner: mixtures may be bent (by absorption, for one). Nor is what lies
+    between two others: mixtures of them may be denser there than elsewhere (along a blurred interface).
     """
     mass = fit.found.dominant[c] * sample.weight
     if min(float(mass.sum()), float(mass.sum()) ** 2 / max(float(mass @ sample.weight), 1e-300)) < limits.least:
+        return False
+    if between(fit.mixture, c) is not None:
         return False
     towards = sorted(i + j - c for i, j in fit.mixture.bridges if c in {i, j})
     if any(pair not in fit.mixture.bridges for pair in combinations(towards, 2)):

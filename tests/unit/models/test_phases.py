@@ -125,6 +125,23 @@ def test_phases_are_the_corners_where_nearly_everything_is_mixed(counts: float) 
     assert float(phases.doubt.mean()) == pytest.approx(wrong, abs=0.03)
 
 
+def test_mixtures_that_are_denser_in_one_place_are_no_phase() -> None:
+    """What an adaptive scan ends with: most counts where it is mixed, and little of one thing in much of the other."""
+    specimen = load_specimen("exercise", seed=0, shape=(36, 36), channels=256)
+    share = specimen.abundances / specimen.abundances.sum(axis=1, keepdims=True)
+    rng = np.random.default_rng(0)
+    dose = np.where(share.max(axis=1) < 0.97, 26.0, 8.0) * (1.0 + 0.25 * rng.normal(size=1296)).clip(0.3)
+    engine = LinearEngine(1296, 256, noise=POISSON)
+    phases = Phases(engine, 4.0, specimen.nav_shape)
+    for _ in range(5):
+        counts = rng.poisson(dose[:, None] * specimen.expected()).astype(np.uint16)
+        engine.process(np.arange(1296, dtype=np.uint32), counts)
+        engine.promote()
+    engine.finish()
+    phases.finish()
+    assert len(phases.infos) == 3
+
+
 def test_mixtures_of_three_phases_are_evenly_spread_over_their_triangle() -> None:
     pairs = np.zeros((4, 3, 3))
     pairs[-1] = noise = np.array([[1.0, 0.2, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 1.0]])
