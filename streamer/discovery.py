@@ -50,6 +50,8 @@ class Found:
     told: tuple[State, int] = ("open", 0)
     feature: int = -1
     phase: int = -1
+    explained: bool = False
+    """The model has come to know it by itself: nobody is asked, unless it stands out once more."""
 
     def summary(self) -> dict[str, Any]:
         """What the status and the answers to requests show."""
@@ -63,6 +65,7 @@ class Found:
             "evidence": group.evidence,
             "window": list(self.window),
             "candidates": self.candidates,
+            "explained": self.explained,
         }
 
     def text(self, units: str) -> str:
@@ -72,7 +75,7 @@ class Found:
         places = f"{n} position" + ("s" if n > 1 else "")
         maybe = f", perhaps {self.candidates[0]}" if self.candidates and self.group.kind in _KINDS else ""
         ends = {
-            "open": "",
+            "open": "; by now the model explains it: nothing to decide" if self.explained else "",
             "proposed": "; proposed as a phase",
             "accepted": f"; accepted as {self.name!r}",
             "dismissed": f"; dismissed: {self.name}",
@@ -178,25 +181,31 @@ class Discovery:
             self._phases_due = False
             self._follow_phases(engine, axis, phases, config)
         told = self._decided(engine, axis, phases, config)
-        return [*self._flags(engine, config.false_discovery, ended=ended), *told]
+        flags = self._flags(engine, config.false_discovery, ended=ended)
+        return [*flags, *told, *self._explained(engine, axis)]
 
     def conclude(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
         """Propose what phases came out at the end of the series, when they are settled."""
         events = self._flags(engine, config.false_discovery, ended=True)
-        for found in self.found:
-            if found.state == "proposed" and not (self._flag[found.group.positions] & 1).any():
-                # The settled model explains all of it; it may be a few positions of what is a phase.
-                found.state = "open"
-                events += self._tell(found, engine, axis)
+        events += self._explained(engine, axis)
         self._follow_phases(engine, axis, phases, config)
         told = self._decided(engine, axis, phases, config)
         return [*events, *self._flags(engine, config.false_discovery, ended=True), *told]
+
+    def _explained(self, engine: LinearEngine, axis: Axis) -> list[Event]:
+        """Ask no more about what the model explains altogether: a few positions, perhaps, of what became a phase."""
+        events: list[Event] = []
+        for found in self.found:
+            if found.state == "proposed" and not (self._flag[found.group.positions] & 1).any():
+                found.state, found.explained = "open", True
+                events += self._tell(found, engine, axis)
+        return events
 
     def _decided(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
         """Propose and accept, as evidence and settings have it; return what is new of groups."""
         events: list[Event] = []
         for found in self.found:
-            if found.state == "open" and is_proposed(found.group, config.false_alarm):
+            if found.state == "open" and not found.explained and is_proposed(found.group, config.false_alarm):
                 found.state = "proposed"
             if found.state == "proposed" and config.accept:
                 self._accept(found, free_name(found, self.found), engine, phases)
@@ -207,7 +216,13 @@ class Discovery:
         return events
 
     def _follow_phases(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> None:
-        """Take phases that few positions are of for groups, until somebody names them."""
+        """Take phases that few positions are of for groups, until somebody names them or they are no longer few."""
+        most = config.minor_phase * np.count_nonzero(engine.visits)
+        for found in self.found if phases is not None else ():
+            minor = found.group.kind == "phase" and found.state == "proposed"
+            if minor and phases is not None and np.count_nonzero(phases.label == found.phase) > most:
+                found.state, found.explained = "open", True
+                self._settled = np.union1d(self._settled, found.group.positions)
         for number, group in minor_phases(phases, engine, config.minor_phase) if phases is not None else ():
             known = next((f for f in self.found if f.group.kind == "phase" and f.phase == number), None)
             if known is None and not self._is_told(group, as_phase=False):
@@ -235,6 +250,7 @@ class Discovery:
         # The evidence of what was accepted, and is known by now, is what there was for it.
         least = known.group.evidence if known.state == "accepted" else 0.0
         known.group = replace(group, evidence=max(group.evidence, least))
+        known.explained = False
         if known.window != window and known.state != "accepted":
             known.window, known.candidates = window, self._words(window, axis)
 

@@ -68,7 +68,17 @@ class Log:
 class Count:
     """Something for the metrics: `name` with its label."""
 
-    name: Literal["rejected", "duplicates", "anomalies", "decisions", "model", "network", "network_version", "learnt"]
+    name: Literal[
+        "rejected",
+        "rejected_headers",
+        "duplicates",
+        "anomalies",
+        "decisions",
+        "model",
+        "network",
+        "network_version",
+        "learnt",
+    ]
     label: str = ""
     n: int = 1
 

@@ -52,6 +52,9 @@ class Metrics:
         self._lost = counter("spectra_lost", "Spectra lost for good when their series closed, by reason", "reason")
         self._missing = gauge("spectra_missing", "Spectra of the open series that have not come (yet)")
         self._rejected = counter("rejected_messages", "Messages that could not be credited", "reason")
+        self._rejected_headers = counter("rejected_headers", "Headers that were refused: no scan begins", "reason")
+        for reason in ("invalid", "unreadable", "foreign"):  # from 0, so that the first one is an increase
+            self._rejected_headers.labels(reason)
         self._duplicates = counter("duplicates", "Repeats of what had been received")
         self._messages = counter("messages_received", "Messages taken from the socket")
         self._bytes = counter("bytes_received", "Bytes of array and header parts taken from the socket")
@@ -109,6 +112,8 @@ class Metrics:
         match event.name:
             case "rejected":
                 self.rejected(event.label, event.n)
+            case "rejected_headers":
+                self.rejected_header(event.label)
             case "duplicates":
                 self.duplicates(event.n)
             case "anomalies":
@@ -129,6 +134,10 @@ class Metrics:
     def rejected(self, reason: str, n: int = 1) -> None:
         """Count messages that could not be credited."""
         self._rejected.labels(reason).inc(n)
+
+    def rejected_header(self, reason: str) -> None:
+        """Count a header that was refused; it is among the rejected messages too."""
+        self._rejected_headers.labels(reason).inc()
 
     def anomalies(self, n: int) -> None:
         """Count anomalies."""

@@ -6,9 +6,8 @@ items is debugger, test and audit trail in one.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from models.base import Pieces
@@ -18,12 +17,15 @@ from streamer.decisions import NS_PER_S
 from streamer.denoising import Build, build
 from streamer.ending import ending
 from streamer.events import AskReplay, Count, Event, Log, SeriesOpened
+from streamer.held import Held, Waiting
+from streamer.notices import Notices
 from streamer.replays import allowed_endpoint
 from streamer.requests import RequestError, changeable, changed_config
 from streamer.series import Series
 from streamer.wire import (
     Block,
     Control,
+    Events,
     Header,
     Heartbeat,
     Result,
@@ -52,14 +54,6 @@ HEADER_ASK = 1 << 62
 """Requests for the header of an unknown series are numbered from here, apart from a series' own."""
 
 
-@dataclass(frozen=True)
-class _Held:
-    series: str
-    item: Arrived
-    is_header: bool
-    nbytes: int
-
-
 class Pipeline:
     """Takes items in their order and says what follows from them.
 
@@ -74,12 +68,12 @@ class Pipeline:
         self._build_network = build_network
         self.config = config.model_copy(deep=True)
         self.rejected: Counter[str] = Counter()
+        self._notices = Notices()
         self._stins = config.stins.stins()
         self._limits = config.limits.limits()
         self._current: Series | None = None
         self._ending: tuple[Series, Pieces[list[Event]]] | None = None
-        self._held: deque[_Held] = deque()
-        self._held_bytes = 0
+        self._held = Held()
         # One more than the last message number of each closed series.
         self._closed: dict[str, int] = {}
         self._header_asks: dict[str, int] = {}
@@ -130,6 +124,11 @@ class Pipeline:
 
     def feed(self, item: Item) -> list[Event]:
         """Take one item; return what follows."""
+        events = self._fed(item)
+        self._notices.see(events, item.t_ns)
+        return events
+
+    def _fed(self, item: Item) -> list[Event]:
         if self._ending is None or isinstance(item, Resumed):
             return self._take(item)
         if isinstance(item, Tick):
@@ -187,19 +186,18 @@ class Pipeline:
         return self._route(message, item)
 
     def _reject(self, error: WireError, item: Arrived) -> list[Event]:
-        current = self._open
+        current, counts = self._open, self._notices.refused(error, item.t_ns)
         if current is None:
             self.rejected[error.reason] += 1
-            return [Count("rejected", error.reason), Log("warning", f"rejected-{error.reason}", error.text)]
+            return [*counts, Count("rejected", error.reason), Log("warning", f"rejected-{error.reason}", error.text)]
         if error.series not in {None, current.name}:
             error.msg_number = None
-        return current.rejected(error, replayed=item.replayed)
+        return counts + current.rejected(error, replayed=item.replayed)
 
     def _route(self, message: Block | Heartbeat | SeriesEnd, item: Arrived) -> list[Event]:
         name, current = message.map.series, self._open
-        next_header = next((h.series for h in reversed(self._held) if h.is_header), None)
-        if name is None and next_header is not None:
-            return self._hold(next_header, item)
+        if name is None and self._held.last_announced is not None:
+            return self._hold(self._held.last_announced, item)
         if current is not None and name in {None, current.name}:
             return self._deliver(current, message, item)
         if name is None:
@@ -226,9 +224,11 @@ class Pipeline:
                 return current.heartbeat(message, item.t_ns)
             return current.end(message, item.t_ns, live=live)
         except WireError as error:
+            error.series = current.name
             if isinstance(message, Block):
                 error.msg_number = message.map.msg_number
-            return current.rejected(error, replayed=item.replayed)
+                error.htype = "events" if isinstance(message.counts, Events) else "image"
+            return self._reject(error, item)
 
     def _ask_header(self, name: str, beat: Heartbeat, item: Arrived) -> list[Event]:
         """Ask for the header of a series whose beginning was missed, at most once a second."""
@@ -244,18 +244,14 @@ class Pipeline:
 
     def _hold(self, name: str, item: Arrived, *, is_header: bool = False) -> list[Event]:
         """Keep a message of a series whose turn has not come; the oldest give way."""
-        nbytes = sum(memoryview(p).nbytes for p in item.parts)
-        self._held.append(_Held(name, item, is_header, nbytes))
-        self._held_bytes += nbytes
         events: list[Event] = []
-        while self._held_bytes > self.config.limits.held_mib << 20:
-            oldest = next((h for h in self._held if not h.is_header), self._held[0])
-            self._held.remove(oldest)
-            self._held_bytes -= oldest.nbytes
-            error = WireError(
-                "foreign",
-                f"held messages of series {oldest.series!r} exceed the limit; its header is missing",
-            )
+        if not is_header and not self._held.knows(name):
+            text = f"messages of series {name!r} are held: {self._notices.why_no_header(name)}"
+            events.append(Log("warning", "held", text))
+        for oldest in self._held.add(Waiting(name, item, is_header), self.config.limits.held_mib << 20):
+            why = self._notices.why_no_header(oldest.series)
+            text = f"held messages of series {oldest.series!r} exceed the limit; {why}"
+            error = WireError("foreign", text, series=oldest.series)
             events += self._reject(error, item)
         return events
 
@@ -267,11 +263,13 @@ class Pipeline:
         if current is None:
             return self._begin(name, message, item)
         if name == current.name or (message.map.series is None and first == self._unnamed):
-            return [*current.duplicate(), *current.note_endpoint(message.map.replay)]
-        if any(h.is_header and h.series == name for h in self._held):
+            return [*current.repeated(message), *current.note_endpoint(message.map.replay)]
+        if self._held.has_header(name):
             return current.duplicate()
         if item.peer and current.source_host and item.peer != current.source_host:
-            error = WireError("foreign", f"series {name!r} of {item.peer} while one of {current.source_host} is open")
+            text = f"series {name!r} of {item.peer} while one of {current.source_host} is open"
+            error = WireError("foreign", text, series=name)
+            error.htype = "header"
             return self._reject(error, item)
         current.finish_as("superseded", item.t_ns)
         return self._hold(name, item, is_header=True)
@@ -281,14 +279,11 @@ class Pipeline:
         self._current = current
         self._unnamed = bytes(item.parts[0]) if message.map.series is None else None
         self._closed.pop(name, None)
-        mine = [h for h in self._held if h.series == name and not h.is_header]
-        self._held = deque(h for h in self._held if h.series != name)
-        self._held_bytes = sum(h.nbytes for h in self._held)
         record = {"series": name, "opened_ns": item.t_ns, "settings": self.config.model_dump(mode="json")}
         shape = "x".join(str(n) for n in message.map.nav_shape)
         text = f"series {name!r}: {shape} positions, {current.scan.n_channels} channels, {message.map.technique}"
         return [
-            SeriesOpened(name, record, [item, *(h.item for h in mine)]),
+            SeriesOpened(name, record, [item, *self._held.take(name)]),
             Log("info", "series", text),
             *(Log("warning", "header", w) for w in message.warnings),
             *current.note_endpoint(message.map.replay),
@@ -322,13 +317,11 @@ class Pipeline:
         self._closed[last.name] = last.plan.known
         if len(self._closed) > REMEMBERED:
             del self._closed[next(iter(self._closed))]
-        for held in self._held:
-            if held.is_header:
-                self._held.remove(held)
-                self._held_bytes -= held.nbytes
-                message = decode(held.item.parts, self._stins, self._limits)
-                return self._begin(held.series, message, held.item) if isinstance(message, Header) else []
-        return []
+        held = self._held.next_header()
+        if held is None:
+            return []
+        message = decode(held.item.parts, self._stins, self._limits)
+        return self._begin(held.series, message, held.item) if isinstance(message, Header) else []
 
     # What people ask for and change
 
@@ -386,5 +379,5 @@ class Pipeline:
     def status(self) -> dict[str, Any]:
         """Return what the status says of the newest series, and of messages that belong to none."""
         if self._current is None:
-            return views.idle_status(self.rejected)
-        return views.status(self._current)
+            return views.idle_status(self.rejected) | self._notices.summary()
+        return views.status(self._current) | self._notices.summary()

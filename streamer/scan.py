@@ -179,8 +179,10 @@ class Scan:
     def report(self) -> dict[str, Any]:
         """Return the books as the end of a series publishes them."""
         books = self.books
+        less = self._n_sent is not None and self._n_sent < books.received
         return {
             "n_sent": self.n_sent,
+            **({"n_sent_claimed": self._n_sent} if less else {}),
             "received": books.received,
             "processed": books.processed,
             "lost": self.lost(),

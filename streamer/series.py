@@ -19,6 +19,7 @@ from streamer.denoising import Denoising
 from streamer.discovery import Discovery
 from streamer.events import AskReplay, Count, Event, Log, Publish
 from streamer.fitting import constituents_of, engine_of, model_axis
+from streamer.notices import header_again, less_claimed
 from streamer.placed import Placed, groups, join
 from streamer.replays import ReplayPlan, allowed_endpoint
 from streamer.scan import Scan
@@ -140,6 +141,10 @@ class Series:
         self.scan.books.duplicates += 1
         return [Count("duplicates")]
 
+    def repeated(self, header: Header) -> list[Event]:
+        """Count a repeated header; what it says otherwise than the first is told, and has no effect."""
+        return [*self.duplicate(), *header_again(self.name, self.header, header.map)]
+
     def rejected(self, error: WireError, *, replayed: bool) -> list[Event]:
         """Count a message that cannot be used; a damaged one is asked for once."""
         self.scan.books.rejected[error.reason] += 1
@@ -169,7 +174,7 @@ class Series:
         self._end = message.map
         self.scan.ended(message.map.n_sent)
         self.finish_as(message.map.exit_status, t_ns)
-        return []
+        return less_claimed(message.map.n_sent, self.scan.books.received)
 
     def finish_as(self, exit_status: str, t_ns: int) -> None:
         """Begin to close the series; replays may still come for a while."""
@@ -377,8 +382,6 @@ class Series:
     def final_books(self) -> dict[str, Any]:
         """The books of a series that is at its end."""
         books = {**self.scan.report(), "exit_status": self._exit_status}
-        if self._end is not None and self._end.n_sent is not None and self._end.n_sent != books["n_sent"]:
-            books["n_sent_claimed"] = self._end.n_sent
         if self._end is not None and self._end.reason:
             books["reason"] = self._end.reason
         return books | self.deciding.finish()

@@ -25,6 +25,7 @@ SILENT_S: Final = 3.0
 _RATES: Final = 60
 _DECISIONS: Final = 3
 _ANOMALIES: Final = 3
+_WARNINGS: Final = 3
 _STATE_STYLE: Final = {"running": "bold green", "closing": "yellow", "idle": "cyan", "stopped": "red"}
 _OUTCOME_STYLE: Final = {"accepted": "green", "refused": "red", "late": "red", "expired": "yellow"}
 
@@ -133,6 +134,9 @@ def line(watched: Watched, url: str, now_s: float) -> str:
         f"rank {_rank(watched)} model {_model(watched)}",
         f"anomalies {watched.n_anomalies:,}",
     ]
+    refused = _refused(watched)
+    if refused is not None:
+        words.append(f"refused {refused}")
     last = next(reversed(watched.decisions.values()), None)
     if last is not None:
         words.append(
@@ -195,7 +199,7 @@ def view(watched: Watched, url: str, wanted: str | None, console: Console, now_s
     silent_s = watched.silent_s(now_s)
     if silent_s is None:
         return Panel(Text(f"waiting for the daemon at {url}\nstart one with: scanwise run"), title="scanwise")
-    below = [_decisions(watched), _anomalies(watched)]
+    below = [_notices(watched), _decisions(watched), _anomalies(watched)]
     numbers = _numbers(watched, console)
     width, height = console.size
     room = (min(30, max(4, height - 14)), max(10, width - _NUMBERS_WIDTH - 8))
@@ -261,6 +265,30 @@ def _map(watched: Watched, wanted: str | None, rows: int, columns: int) -> Rende
     finite = values[np.isfinite(values)]
     range_ = f" {finite.min():.3g} to {finite.max():.3g}" if finite.size else ""
     return Group(Text(clean(name), "bold").append(range_, "dim"), half_blocks(values, rows, columns))
+
+
+def _refused(watched: Watched) -> str | None:
+    """What was refused last, and why."""
+    refused = watched.status.get("last_rejected")
+    if not isinstance(refused, Mapping):
+        return None
+    what = f"{clean(refused.get('htype') or 'message')}"
+    what += f" of {clean(refused['series'])!r}" if refused.get("series") else ""
+    return f"{what}: {clean(refused.get('detail'))}"
+
+
+def _notices(watched: Watched) -> RenderableType | None:
+    """What whoever runs the instrument should know: the last refusal with what to do about it, and warnings."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="dim", width=10)
+    table.add_column(ratio=1)
+    refused = _refused(watched)
+    if refused is not None:
+        advice = clean(watched.status["last_rejected"].get("advice"))
+        table.add_row("refused", Text(refused, "red").append(f"\n{advice}", "default"))
+    for warning in list(watched.status.get("warnings") or [])[-_WARNINGS:]:
+        table.add_row("warning", Text(clean(warning.get("text")), "yellow"))
+    return table if table.row_count else None
 
 
 def _decisions(watched: Watched) -> RenderableType | None:

@@ -61,7 +61,11 @@ def decode(parts: Sequence[Part], stins: Stins | None = None, limits: Limits | N
         error.msg_number = _natural(value.get("msg_number"))
         series = value.get("series")
         error.series = series if isinstance(series, str) and len(series) <= 256 else None
+        error.htype = value["htype"] if value.get("htype") in HTYPES else None
         raise
+
+
+HTYPES = ("header", "image", "events", "heartbeat", "series_end")
 
 
 def _natural(value: object) -> int | None:

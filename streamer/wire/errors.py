@@ -19,7 +19,7 @@ class WireError(ValueError):
     text : str
         What is wrong, where, and what was expected.
     msg_number, series
-        As far as they could be read.
+        As far as they could be read; so is ``htype``, set where the message is decoded.
     """
 
     def __init__(self, reason: Reason, text: str, *, msg_number: int | None = None, series: str | None = None) -> None:
@@ -28,3 +28,4 @@ class WireError(ValueError):
         self.text = text
         self.msg_number = msg_number
         self.series = series
+        self.htype: str | None = None

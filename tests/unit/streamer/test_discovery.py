@@ -142,12 +142,18 @@ def test_a_flag_waits_until_the_scan_has_shown_that_nothing_like_it_follows() ->
     assert {i for (i,) in alone} <= set(RARE)
 
 
-def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
-    scene = Scene(nav_shape=(24, 32), passes=2, mean_counts=750.0)
+def compound_scene(passes: int) -> tuple[Scene, np.ndarray]:
+    """A band of three columns that has the spectrum of a mixture of what lies beside it, and its positions."""
+    scene = Scene(nav_shape=(24, 32), passes=passes, mean_counts=750.0)
     column = np.arange(24 * 32) % 32
     compound = np.flatnonzero(abs(column - 21) < 2)
     scene.expected[compound] = 0.6 * scene.expected[15] + 0.4 * scene.expected[31]
     scene.counts = np.random.default_rng(4).poisson(scene.expected, scene.counts.shape).astype(np.uint16)
+    return scene, compound
+
+
+def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
+    scene, compound = compound_scene(passes=2)
     pipeline = Pipeline(PipelineConfig(anomaly=AnomalySection(minor_phase=0.12)))
     items = list(scene.items(block=48, idle=500))
     scan, end = items[: len(items) * 3 // 4], items[len(items) * 3 // 4 :]
@@ -165,6 +171,36 @@ def test_a_compound_like_a_mixture_is_proposed_named_and_mapped() -> None:
     label = results(events, "map/phase")[-1].arrays["phase"].ravel()
     assert (label[compound] == number).mean() > 0.95
     assert np.isin(np.flatnonzero(label == number), compound).mean() > 0.95
+
+
+def test_nobody_is_asked_about_a_phase_that_is_no_longer_rare() -> None:
+    scene, compound = compound_scene(passes=3)
+    pipeline = Pipeline(PipelineConfig(anomaly=AnomalySection(minor_phase=0.12)))
+    items = list(scene.items(block=48, idle=500))
+    events = feed_all(pipeline, items[: len(items) // 2])
+    (told,) = [r.head for r in groups_told(events) if r.head["kind"] == "phase"]
+    assert (told["state"], told["explained"]) == ("proposed", False)
+    fewer = Change(MS, "settings", {"anomaly": {"minor_phase": 0.05}})
+    events = feed_all(pipeline, [fewer, *items[len(items) // 2 :]])
+    last = [r.head for r in groups_told(events) if r.head["group"] == told["group"]][-1]
+    assert (last["state"], last["explained"]) == ("open", True)
+    assert last["text"].endswith("by now the model explains it: nothing to decide")
+    assert not np.isin(flagged(events), compound).any()
+
+
+def test_nobody_is_asked_about_a_feature_that_became_a_phase_of_the_model() -> None:
+    scene = Scene(nav_shape=(32, 32), passes=1, mean_counts=300.0, seed=1)
+    rng, line = np.random.default_rng(6), np.exp(-0.5 * ((np.arange(64) - 36) / 1.8) ** 2)
+    few = rng.choice(24 * 32, 4, replace=False)
+    where = np.append(few, np.arange(24 * 32, 32 * 32))  # and the last lines are all of it
+    more = rng.poisson(100 * line / line.sum(), (1, where.size, 64))
+    scene.counts[:, where] += more.astype(np.uint16)
+    pipeline, events = run(scene, block=32, idle=6)
+    told = [r.head for r in groups_told(events) if set(r.head["index"]) <= set(few.tolist())]
+    assert told[0]["state"] == "proposed", "four rare positions, before the rest came"
+    assert (told[-1]["state"], told[-1]["explained"]) == ("open", True)
+    assert not np.isin(flagged(events), few).any()
+    assert all(g["explained"] for g in pipeline.status()["groups"] if g["kind"] == "feature")
 
 
 @pytest.mark.parametrize("ticks", [1, 2, 3])

@@ -9,6 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.books import BooksDelta
+from streamer.events import Count
 from streamer.exits import UNAVAILABLE, Exit
 from streamer.inbox import Depth
 from streamer.metrics import Metrics, MetricsServer
@@ -73,6 +74,14 @@ def test_decisions_anomalies_model_and_bytes() -> None:
     assert found["scanwise_bytes_received_total", ()] == 1000
     assert found["scanwise_rejected_messages_total", (("reason", "control"),)] == 1
     assert found["scanwise_duplicates_total", ()] == 2
+
+
+def test_refused_headers_are_counted_from_nothing() -> None:
+    metrics = Metrics()
+    key = "scanwise_rejected_headers_total", (("reason", "invalid"),)
+    assert scrape(metrics)[key] == 0
+    metrics.count(Count("rejected_headers", "invalid"))
+    assert scrape(metrics)[key] == 1
 
 
 def test_inbox_is_read_when_scraped_and_data_have_an_age() -> None:

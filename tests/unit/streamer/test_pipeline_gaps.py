@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamer.config import PipelineConfig
-from streamer.events import AskReplay, Publish, SeriesClosed, SeriesOpened
+from streamer.events import AskReplay, Log, Publish, SeriesClosed, SeriesOpened
 from streamer.pipeline import Pipeline
 from streamer.wire import (
     encode_heartbeat,
@@ -22,7 +22,8 @@ def test_messages_before_the_header_are_held() -> None:
     scene = Scene()
     messages = scene.messages()
     pipeline = Pipeline(PipelineConfig())
-    assert not feed_all(pipeline, [Arrived(n, m, HOST) for n, m in enumerate(messages[1:5])])
+    (told,) = feed_all(pipeline, [Arrived(n, m, HOST) for n, m in enumerate(messages[1:5])])
+    assert isinstance(told, Log), "once, and nothing else"
     events = pipeline.feed(Arrived(9, messages[0], HOST))
     opened = next(e for e in events if isinstance(e, SeriesOpened))
     assert len(opened.held) == 5

@@ -96,6 +96,18 @@ def test_a_decision_and_its_answer_are_one_line() -> None:
     assert "refused by scope: stage is locked" in _unstyled(_shown(watched))
 
 
+def test_a_refusal_and_warnings_are_shown_with_what_to_do() -> None:
+    refused = {"reason": "invalid", "htype": "header", "series": "s2", "detail": "axis.scale: no number",
+               "advice": "send it again", "t_ns": 1}  # fmt: skip
+    warnings = [{"kind": "steps", "text": "no room for a step", "t_ns": 1}]
+    watched = _watched(Result("status", STATUS | {"last_rejected": refused, "warnings": warnings}))
+    shown = _unstyled(_shown(watched))
+    for words in ("header of 's2': axis.scale: no number", "send it again", "no room for a step"):
+        assert words in shown, words
+    assert "refused header of 's2': axis.scale: no number" in line(watched, URL, 101.0)
+    assert "refused" not in line(_watched(), URL, 101.0)
+
+
 def test_a_daemon_that_falls_silent_is_told() -> None:
     assert "silent for 20 s" in _unstyled(_shown(_watched(), now_s=120.0))
     assert line(_watched(), URL, 120.0).startswith("silent for 20 s")
