@@ -24,6 +24,8 @@ from models.base import Float64
 _BINS_PER_OCTAVE, _MOST_BINS, _MOST_OCTAVES = 4, 64, 16
 _STEPS, _TOLERANCE = 50, 1e-9
 _ALIKE = 1e-3
+_LESS_LIKELY = 9.0
+"""Units of chi-squared by which a hypothesis is worse: three standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Damage:
     Attributes
     ----------
     phase : int
+        Place among the phases that were tested; `DamageFeed` tells the phase's number, -1 before there are phases.
     statistic, threshold : float
         Of the more telling of two tests at the positions of the phase: chi-squared of the changes of all amounts, or
         the square of the loss of its own amount, in standard errors, the others being as they were.
@@ -238,15 +241,21 @@ def _share(before: Float64, dose: Float64, rate: float) -> tuple[Float64, Float6
 
 
 def _all_alike(fits: list[tuple[float, float]]) -> bool:
-    """Whether two phases or more are known to lose, and all at rates that differ by no more than chance."""
+    """Whether two phases or more are known to lose, and all at rates that differ by no more than chance.
+
+    A phase of which little is known yet may lose like the others, or not at all: that only one loses must explain the
+    rates much worse than that all do.
+    """
     rates, errors = np.array([f for f in fits if np.isfinite(f[1])]).reshape(-1, 2).T
     if rates.size < 2:
         return False
     weight = 1.0 / errors**2
     mean = float((weight * rates).sum() / weight.sum())
     spread = float((weight * (rates - mean) ** 2).sum())
+    squares = weight * rates**2
+    spread_of_one = float(squares.sum() - squares.max())
     telling = np.count_nonzero(rates > 3.0 * errors)
-    return bool(telling >= 2 and chi2.sf(spread, rates.size - 1) > _ALIKE)
+    return bool(telling >= 2 and chi2.sf(spread, rates.size - 1) > _ALIKE and spread_of_one > spread + _LESS_LIKELY)
 
 
 def readouts(endmembers: NDArray[np.floating]) -> tuple[Float64, Float64]:

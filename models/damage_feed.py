@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,10 @@ class DamageFeed:
         return sparse.csr_array(parts, shape=(self._watched.size, counts.shape[1]))
 
     def _tested(self, rows: NDArray[np.int64], now: sparse.csr_array) -> list[Damage]:
-        """Damage by phase, with everything that was seen so far, under the phases as they are known now."""
+        """Damage by phase, with everything that was seen so far, under the phases as they are known now.
+
+        Told by the numbers of the phases: their places change whenever phases are looked for anew.
+        """
         ids, spectra = self._phases.spectra()
         if not self._history:
             return []
@@ -123,7 +127,7 @@ class DamageFeed:
         totals = np.zeros((self._watched.size, posterior.shape[1]))
         counted = np.zeros(self._watched.size)
         self._add_all(monitor, posterior, matrix, totals, counted)
-        return monitor.found()
+        return [replace(found, phase=ids[found.phase] if ids else -1) for found in monitor.found()]
 
     def _add_all(
         self, monitor: DamageMonitor, posterior: Float64, matrix: Float64, totals: Float64, counted: Float64

@@ -262,10 +262,9 @@ class Deciding:
         if self._job is None or next(self._job, self) is not self:
             return []
         self._job = None
-        ids = [] if self._phases is None else self._phases.spectra()[0]
 
-        def name(place: int) -> str:
-            return self._phases.name(ids[place]) if self._phases is not None and place < len(ids) else "The specimen"
+        def name(number: int) -> str:
+            return self._phases.name(number) if self._phases is not None and number >= 0 else "The specimen"
 
         proposals, told = self._watch.damaged(config, self._header.dwell_s or 0.0, name)
         for proposal in proposals if running else []:

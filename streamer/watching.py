@@ -194,7 +194,7 @@ class Watch:
         next_dose_s : float
             What a position would get next.
         name : callable
-            Gives the name of a phase by its place.
+            Gives the name of a phase by its number.
         """
         proposals: list[Proposal] = []
         for found in self.losing:

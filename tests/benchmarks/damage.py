@@ -118,14 +118,13 @@ def run(case: str, constant: int, seed: int) -> Outcome:
     return Outcome(case, constant, seed, lost, *told, list(others), n_spectra)
 
 
-def true_phase(loop: Loop, place: int, truth: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> int | None:
-    """Return the phase that most positions have that were given to the phase at this place; None: all are one yet."""
+def true_phase(loop: Loop, number: int, truth: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> int | None:
+    """Return the phase that most positions have that were given to the phase of this number; None: all are one yet."""
     phases = loop.series.phases
     assert phases is not None
-    ids, _ = phases.spectra()
-    if place >= len(ids):
+    if number < 0:
         return None
-    mine = phases.label == ids[place]
+    mine = phases.label == number
     return int(np.bincount(truth[mine] if mine.any() else truth).argmax())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.damage import Damage, DamageMonitor, Repeats, readouts
+from models.damage import Damage, DamageMonitor, Repeats, _all_alike, readouts
 from tests.unit.models.scenes import peak
 
 D, SIDE = 48, 24
@@ -150,6 +150,14 @@ def test_a_beam_that_fades_is_not_called_damage() -> None:
     found = scan.monitor.found()
     assert len(found) == 3
     assert all(d.kind == "intensity" for d in found)
+
+
+def test_one_phase_that_loses_is_not_called_a_beam_that_fades() -> None:
+    """Another, of which little is known yet, may lose as much; one that certainly does not settles it."""
+    known = [(-1.8, 6.4), (32.7, 10.8), (31.1, 6.4), (11.9, 6.2)]
+    assert not _all_alike(known)
+    assert _all_alike([(29.0, 6.4), (32.7, 10.8), (31.1, 6.4), (25.0, 6.2)])
+    assert not _all_alike([(1.0, 0.3), (32.7, 10.8), (31.1, 6.4)])
 
 
 def test_first_visits_say_nothing() -> None:

@@ -38,6 +38,24 @@ def test_it_is_found_before_a_tenth_is_lost() -> None:
     assert lost[0] < 0.1
 
 
+def test_a_phase_is_told_by_its_number() -> None:
+    """Its place among the phases, of which some may have gone, changes when they are looked for anew."""
+    scanned = scan(Effects(damage_s=20 * DWELL_S, damaged="ferrite"), 3, 200.0)
+
+    def numbers(now: Loop) -> None:
+        assert now.series.phases is not None
+        now.series.phases._next_id = max(now.series.phases._next_id, 5)
+
+    scanned.watch = numbers
+    scanned.run()
+    phases, watch = scanned.series.phases, scanned.series.deciding._watch
+    assert phases is not None
+    specimen = load_specimen("exercise", seed=1, shape=SHAPE, channels=256)
+    truth = specimen.phase_map().ravel()
+    found = [np.bincount(truth[phases.label == damage.phase]).argmax() for damage in watch.losing]
+    assert found == [specimen.phases.index("ferrite")]
+
+
 def test_visits_during_a_look_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look is made piece by piece between blocks: what it reads later has had more dose."""
     monkeypatch.setattr(loop, "_IDLE_PIECES", 1)
