@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from models.axis import Axis
 from models.base import Float64
 from models.calibration import Calibration
-from models.drift_history import Contrast
-from models.drift_parts import GroupedHistory
+from models.drift_filters import DriftFilters
+from models.drift_history import Contrast, DriftHistory
 from models.noise import NoiseModel
 
 Kind = Literal["shift", "gain", "both", "undetermined"]
@@ -89,16 +89,15 @@ class DriftMonitor:
     axis : Axis
     noise : NoiseModel
     config : DriftConfig, optional
-    n_groups : int
-        Sums come in by group of alike composition (`models.drift_groups`), each of which is compared with itself.
     """
 
-    def __init__(self, axis: Axis, noise: NoiseModel, config: DriftConfig | None = None, *, n_groups: int = 1) -> None:
+    def __init__(self, axis: Axis, noise: NoiseModel, config: DriftConfig | None = None) -> None:
         self.config = config or DriftConfig()
-        self._history = GroupedHistory(axis, noise, n_groups)
+        self._axis, self._noise = axis, noise
+        self._history = DriftHistory(axis.size)
         self._ready = False
-        self._sum: Float64 = np.zeros((n_groups, axis.size))
-        self._n_waiting: Float64 = np.zeros(n_groups)
+        self._sum: Float64 = np.zeros(axis.size)
+        self._n_waiting = 0
         self._undone = Calibration()
         self._drift: Drift | None = None
         self._before = _Level(np.zeros(2), np.zeros(2), np.zeros((2, 2)))
@@ -132,16 +131,14 @@ class DriftMonitor:
         k = len(eigenspectra)
         self._ready = k > 0 and bool(np.any(total > 0))
         if self._ready:
-            learnt = np.zeros((k, k)) if learnt is None else learnt
-            self._history.reread(eigenspectra, total, n_spectra, learnt)
+            filters = DriftFilters.build(eigenspectra, total, n_spectra, self._axis, self._noise)
+            self._history.reread(filters, np.zeros((k, k)) if learnt is None else learnt)
 
-    def add(self, summed: Float64, n_spectra: Float64 | int, undone: Calibration | None = None) -> Drift | None:
-        """Take the summed counts of some visits; return the drift where it was found or is known better now.
+    def add(self, summed: Float64, n_spectra: int, undone: Calibration | None = None) -> Drift | None:
+        """Take the summed counts (D,) of some visits; return the drift where it was found or is known better now.
 
         Parameters
         ----------
-        summed : ndarray, (G, D), or (D,) for one group
-        n_spectra : ndarray, (G,), or int
         undone : Calibration, optional
             What was taken out of these spectra before.
         """
@@ -151,16 +148,16 @@ class DriftMonitor:
             self._undone = undone
         self._sum += summed
         self._n_waiting += n_spectra
-        if self._n_waiting.sum() < self.config.segment:
+        if self._n_waiting < self.config.segment:
             return None
         self._close()
         return self._check() if self._ready else None
 
     def _close(self) -> None:
-        if self._n_waiting.any():
+        if self._n_waiting:
             undone = np.array([self._undone.shift, self._undone.gain])
             self._history.add(self._sum, self._n_waiting, undone)
-            self._sum, self._n_waiting = np.zeros_like(self._sum), np.zeros_like(self._n_waiting)
+            self._sum, self._n_waiting = np.zeros(self._axis.size), 0
 
     def _check(self) -> Drift | None:
         history = self._history

@@ -8,18 +8,15 @@ from models.axis import Axis
 from models.base import Float64
 from models.calibration import Calibration
 from models.drift import Drift, DriftMonitor
-from models.drift_groups import MOST_GROUPS, CompositionGroups, GroupSums
 from models.linear import LinearEngine
 from models.published import Published
-
-_SAMPLE = 512
 
 
 class DriftFeed:
     """Feeds a `DriftMonitor`.
 
-    The engine sums up what it learns, by groups of alike composition; the difference between two looks is what came in
-    between. Spectra that were flagged have not been learnt, and say nothing here.
+    The engine sums up what it learns anyway; the difference between two looks is what came in between. Spectra that
+    were flagged have not been learnt, and say nothing here.
 
     Parameters
     ----------
@@ -31,12 +28,9 @@ class DriftFeed:
     def __init__(self, engine: LinearEngine, axis: Axis) -> None:
         self._engine, self._axis = engine, axis
         self._monitor: DriftMonitor | None = None
-        self._groups = CompositionGroups()
-        self._sums = GroupSums(axis.size)
-        self._seen = self._sums.copy()
+        self._total: Float64 = np.zeros(axis.size)
+        self._n_seen = 0
         self._published: Published | None = None
-        engine.sorter = self._groups.sort
-        engine._learner.by_group = self._sums
 
     @property
     def calibration(self) -> Calibration:
@@ -52,13 +46,13 @@ class DriftFeed:
             What had been taken out of these spectra before they were learnt.
         """
         learner = self._engine._learner
-        new = self._sums.since(self._seen)
-        if not new.n.any() or learner.noise_is_guessed or not learner.is_settled:
+        n = learner.n_seen - self._n_seen
+        if not n or learner.noise_is_guessed or not learner.is_settled:
             return None
-        monitor = self._monitor = self._monitor or DriftMonitor(self._axis, learner.noise, n_groups=MOST_GROUPS)
+        monitor = self._monitor = self._monitor or DriftMonitor(self._axis, learner.noise)
         self._rebase(monitor)
-        self._seen = self._sums.copy()
-        return monitor.add(new.counts, new.n, undone)
+        summed, self._total, self._n_seen = learner.total - self._total, learner.total.copy(), learner.n_seen
+        return monitor.add(summed, n, undone)
 
     def close(self, undone: Calibration) -> None:
         """Take what waits to be learnt: spectra to come have something else taken out of them."""
@@ -70,9 +64,6 @@ class DriftFeed:
         if published is None or published is self._published:
             return
         self._published = published
-        score_map = self._engine.score_map
-        some = score_map.measured[:: max(1, score_map.measured.size // _SAMPLE)]
-        self._groups.rebase(published, score_map.raw(some), score_map.exposure(some, learner.noise))
         monitor.rebase(published.eigenspectra, learner.total, learner.n_seen, self._learnt(published))
 
     def _learnt(self, published: Published) -> Float64:

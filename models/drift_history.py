@@ -32,14 +32,6 @@ class Contrast:
     covariance: Float64
     response: Float64
 
-    @classmethod
-    def of_all(cls, parts: list[Contrast]) -> Contrast:
-        """The joint contrast of independent parts, each weighted by what it tells."""
-        weights = [np.linalg.solve(part.covariance, part.response).T for part in parts]
-        score = sum((w @ part.filtered for w, part in zip(weights, parts, strict=True)), np.zeros(2))
-        information = sum((w @ part.response for w, part in zip(weights, parts, strict=True)), np.zeros((2, 2)))
-        return cls(score, information, information)
-
     @property
     def statistic(self) -> float:
         """Chi-squared of two degrees of freedom."""
@@ -129,18 +121,14 @@ class DriftHistory:
             array[:n] = array[keep].copy()
         self.size, self.era = n, at - self.era
 
-    def total(self) -> tuple[Float64, float]:
-        """Summed counts (D,) of all segments, and the number of their spectra."""
-        return self._spectra[: self.size].sum(axis=0), self.n_spectra(0, self.size)
-
     def n_spectra(self, first: int, last: int) -> float:
         """Spectra in segments `first` to `last` (half-open)."""
         return float(self._n[first:last].sum())
 
-    def split(self, splits: NDArray[np.int64]) -> tuple[Float64, Float64]:
-        """Scores (m, 2) and information (m, 2, 2) of drift at each of some splits of the era.
+    def best_split(self, splits: NDArray[np.int64]) -> tuple[int, float]:
+        """First segment of the later part for which it differs most from the earlier part of the era, and how much.
 
-        Of plain sums: composition is not looked at. Nothing is known where the earlier part has nothing.
+        The statistic is chi-squared of two degrees of freedom, of plain sums: composition is not looked at.
         """
         sums = np.cumsum(self._columns[self.era : self.size, :N_FIXED], axis=0)
         earlier = sums[splits - self.era - 1]
@@ -148,9 +136,9 @@ class DriftHistory:
         transfer = after.response @ inverse_2x2(before.response)
         difference = after.filtered[:, :, None] - transfer @ before.filtered[:, :, None]
         covariance = after.covariance + transfer @ before.covariance @ transfer.swapaxes(1, 2)
-        known = _is_positive(before.covariance) & _is_positive(covariance)
-        weighted = (inverse_2x2(covariance) @ after.response).swapaxes(1, 2) * known[:, None, None]
-        return (weighted @ difference)[:, :, 0], weighted @ after.response
+        statistic = (difference * (inverse_2x2(covariance) @ difference)).sum(axis=(1, 2))
+        best = int(np.argmax(statistic))
+        return int(splits[best]), float(statistic[best])
 
     def contrast(self, first: int, split: int) -> Contrast | None:
         """Segments from `split` on against those from `first` to `split`, composition for composition.
@@ -160,7 +148,7 @@ class DriftHistory:
         """
         before = Readings.of(self._columns[first:split])
         after = Readings.of(self._columns[split : self.size].sum(axis=0))
-        if not self._is_explained(first, split, before.covariance.sum(axis=0)) or not after.exposure > 0:
+        if not self._is_explained(first, split, before.covariance.sum(axis=0)):
             return None
         found = against_composition(before, after, self._learnt / _TRUST)
         return replace(found, covariance=found.covariance * self._misfit(first, split))
@@ -217,12 +205,6 @@ def against_composition(before: Readings, after: Readings, learnt: Float64) -> C
     variance = max(float(after.scores @ like), 0.0) * np.eye(2) + beyond @ spread @ beyond.T
     covariance = white @ after.covariance @ white.T + variance
     return Contrast(white @ after.filtered - expected, covariance, white @ after.response)
-
-
-def _is_positive(matrices: Float64) -> NDArray[np.bool_]:
-    """Which of symmetric matrices (..., 2, 2) are positive definite."""
-    determinant = matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
-    return np.asarray((matrices[..., 0, 0] > 0) & (determinant > 0))
 
 
 def inverse_2x2(matrices: Float64) -> Float64:

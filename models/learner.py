@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from models.base import Float32, Float64, as_dense
 from models.blocks import Block, as_csr, gathered, weighted_sum
-from models.drift_groups import GroupSums
 from models.learnt import Learnt, LearntState
 from models.linear_config import LinearConfig
 from models.moments import Moments
@@ -62,8 +61,6 @@ class Learner:
         """Variance of counts over that of the noise model, as found by whoever compares spectra with drawn ones."""
         self._fitted: tuple[Scaling, Float64] | None = None
         self.total: Float64 = np.zeros(n_channels)
-        self.by_group: GroupSums | None = None
-        """Of what was learnt, from when somebody asked for it."""
         self._profile: Float64 = np.zeros(n_channels)
         self.exposure = 0.0
         self.n_seen = self._n_values = 0
@@ -129,8 +126,6 @@ class Learner:
             self._weight += visits.total.size
             self._n_values += visits.n_values
             self.total += visits.channels
-            if self.by_group is not None:
-                self.by_group.add(visits)
         if self._estimates_left:
             self._estimate(waiting)
         yield

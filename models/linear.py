@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace as with_changes
 from typing import Any
 
@@ -28,7 +28,8 @@ from models.summary import Summary
 from models.visits import Visits, last_of_each, read_visits
 
 FLAG_ANOMALOUS, FLAG_WAITS = 1, 8
-_CHUNK_VALUES, _SAMPLE = 60_000, 4096
+_CHUNK_VALUES = 60_000
+_SAMPLE = 4096
 
 
 class LinearEngine:
@@ -58,8 +59,6 @@ class LinearEngine:
         self.revision = 0
         """Rises whenever positions get other scores for the same counts."""
         width = (axis or Axis("channel", "", n_channels)).peak_width_channels()
-        self.sorter: Callable[[Float32, Float64], NDArray[np.intp]] | None = None
-        """Sorts a block into groups by raw scores and total counts."""
         self.windows = ScanWindows.for_peaks(n_channels, width)
         """Where the anomaly test looks."""
         self._learner = Learner(n_channels, self.config, noise, width)
@@ -222,8 +221,6 @@ class LinearEngine:
     def _learn(self, index: Index, visits: Visits, tested: Tested) -> NDArray[np.bool_]:
         """Teach what is not flagged, and flagged spectra that are like a crowd of others; which flags (n,) wait."""
         teaches, waits, released = self._protection.hold(index, tested)
-        if self.sorter is not None:
-            visits = with_changes(visits, group=self.sorter(tested.raw, visits.total))
         self._learner.add(visits if teaches.all() else visits.subset(teaches))
         if released.size:
             self._learner.add(self._read_stored(released))

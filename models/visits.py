@@ -35,8 +35,6 @@ class Visits:
         Bin sums, where the spectra came dense.
     background : ndarray of float32, (n, D), optional
         What was subtracted from the block. Sums and bins are those of the counts before: their noise is what it was.
-    group : ndarray of int, (n,), optional
-        Which are of alike composition, where somebody asks for sums by group.
     """
 
     stored: Counts
@@ -45,7 +43,6 @@ class Visits:
     channels: Float64
     bins: Float32 | None = None
     background: Float32 | None = None
-    group: NDArray[np.intp] | None = None
 
     @property
     def gross(self) -> Float32 | sparse.csr_array:
@@ -60,12 +57,10 @@ class Visits:
     def subset(self, rows: NDArray[np.bool_]) -> Visits:
         """Some of the visits (for learning; without bins)."""
         block = self.block[rows]
-        group = None if self.group is None else self.group[rows]
         if self.background is None:
-            return Visits(block, block, self.total[rows], column_sums(block), group=group)
+            return Visits(block, block, self.total[rows], column_sums(block))
         background = self.background[rows]
-        channels = column_sums(block + background)
-        return Visits(block, block, self.total[rows], channels, background=background, group=group)
+        return Visits(block, block, self.total[rows], column_sums(block + background), background=background)
 
     def net_of(self, background: Float32, windows: ScanWindows) -> Visits:
         """The same visits with a background (n, D) subtracted."""

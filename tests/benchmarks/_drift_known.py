@@ -6,9 +6,10 @@ statistic, its splits and its threshold are those of `models.drift`; the spectra
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from models.axis import Axis
 from models.calibration import Calibration
@@ -17,30 +18,19 @@ from simulator.detector import Emitters, draw_events
 from simulator.sample import Specimen
 
 Float = NDArray[np.float64]
+Recorded = Callable[[Float, Axis, Calibration], Float]
 _STEP = Calibration(5e-4, 0.0), Calibration(0.0, 5e-5)
 _LONGEST = 4096
 
 
-def axis_of(specimen: Specimen) -> Axis:
-    """Axis of a specimen as the models take it."""
-    values = specimen.axis.values
-    return Axis("Energy", "keV", values.size, float(values[0]), float(values[1] - values[0]))
-
-
-def recorded_spectra(spectra: Float, axis: Axis, calibration: Calibration) -> Float:
-    """Spectra (m, D) as an instrument records them that is so far off."""
-    if calibration.is_nominal:
-        return spectra
-    moved = CubicSpline(axis.values, spectra, axis=1)(calibration.true(axis.values)) / (1 + calibration.gain)
-    return np.asarray(np.maximum(moved, 0.0))
-
-
-def known_delay(specimen: Specimen, axis: Axis, change: Calibration, counts: float, before: int, seed: int) -> float:
+def known_delay(
+    specimen: Specimen, axis: Axis, recorded: Recorded, change: Calibration, counts: float, before: int, seed: int
+) -> float:
     """Spectra after a change until it is found, `before` spectra being the reference; infinite where it never is."""
     config, rng = DriftConfig(), np.random.default_rng(seed)
     shapes, n = specimen.endmembers, specimen.n_positions
-    slopes = [_slope(shapes, axis, step) for step in _STEP]
-    emitters = [Emitters(shapes), Emitters(recorded_spectra(shapes, axis, change))]
+    slopes = [_slope(shapes, axis, recorded, step) for step in _STEP]
+    emitters = [Emitters(shapes), Emitters(recorded(shapes, axis, change))]
     score, information = np.zeros((1, 2)), np.zeros((1, 2, 2))
     reference = before // config.segment
     for segment in range(reference + _LONGEST // config.segment):
@@ -55,12 +45,10 @@ def known_delay(specimen: Specimen, axis: Axis, change: Calibration, counts: flo
     return float("inf")
 
 
-def _slope(shapes: Float, axis: Axis, step: Calibration) -> Float:
+def _slope(shapes: Float, axis: Axis, recorded: Recorded, step: Calibration) -> Float:
     """Derivative of recorded spectra by shift or gain, by the size of a step."""
     back = Calibration(-step.shift, -step.gain)
-    return (recorded_spectra(shapes, axis, step) - recorded_spectra(shapes, axis, back)) / (
-        2.0 * (step.shift + step.gain)
-    )
+    return (recorded(shapes, axis, step) - recorded(shapes, axis, back)) / (2.0 * (step.shift + step.gain))
 
 
 def _told(x: Float, expected: Float, slopes: Float) -> tuple[Float, Float]:
