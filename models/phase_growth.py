@@ -197,6 +197,11 @@ def _typical(sample: Sample) -> float:
     return float(np.average(np.maximum(sample.exposure, FAINTEST), weights=sample.weight))
 
 
+def _typical_of_a_count(sample: Sample) -> float:
+    exposure = np.maximum(sample.exposure, FAINTEST)
+    return float(np.average(exposure, weights=sample.weight * exposure))
+
+
 def _is_vague(fit: Fit, sample: Sample) -> bool:
     """Whether much is not explained, or by a phase that is far wider than noise."""
     widest = max(float(cloud.spread[0]) for cloud in fit.mixture.phases)
@@ -305,7 +310,8 @@ def _indistinct(
     fine = enough | named | np.isin(np.arange(len(mass)), list(but))
     if not np.all(fine):
         return int(np.argmin(np.where(fine, np.inf, total)))
-    typical = _typical(sample)
+    # In a sparse scan, what may lie between two phases is measured on until it is known: as surely as that is told.
+    typical = _typical(sample) if where is None or not where.is_sparse else _typical_of_a_count(sample)
     for i, j in combinations(np.argsort(-np.where(named, np.inf, total), kind="stable").tolist(), 2):
         if named[j]:
             continue

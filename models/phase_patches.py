@@ -24,6 +24,11 @@ _SURE = 2.1
 class Surroundings(Protocol):
     """Where the spectra of a sample lie."""
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether some positions are measured and others not, and each for as long as it asks for."""
+        ...
+
     def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
         """Spectra next to those of the sample, as far as there are, and for each beside which of `rows` it lies."""
         ...

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces
 from models.composition import CompositionSpace, exposure_of, net_signal
-from models.neighbours import boxes, neighbours, patches
+from models.neighbours import boxes, neighbours
 from models.noise import NoiseModel
 from models.phase_likelihood import CountLikelihood, GaussLikelihood
 from models.phase_mixture import Cloud, Likelihood, Mixture, Sample
@@ -24,6 +25,7 @@ Positions = NDArray[np.int64]
 _POOLED, _READ_ROWS = 64, 128
 _STRATUM = 128
 _TILE, _TILES_AT_ONCE = 2, 64
+_CROWD_PX = 5
 FEW_COUNTS = 150.0
 """Counts a position up to which single counts say more than scores with Gaussian noise."""
 
@@ -157,6 +159,8 @@ class Grid:
     scores : ScoreMap
     ordinary : ndarray of bool, (P,)
         What may teach phases: measured, not flagged, and of no phase that somebody named.
+    is_sparse : bool
+        Whether some positions are measured and others not: patches and tiles are as much wider as these lie apart.
     """
 
     positions: Positions
@@ -164,6 +168,7 @@ class Grid:
     view: PhaseView
     scores: ScoreMap
     ordinary: NDArray[np.bool_]
+    is_sparse: bool = False
 
     def around(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
         """Spectra of measured positions beside those of some rows, and which of the rows each is beside."""
@@ -173,13 +178,16 @@ class Grid:
 
     def patches(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
         """Compositions of measured positions up to a step from some rows in every direction, and of which row each."""
-        near, owner = patches(self.positions[rows], self.shape)
+        reach = round(self._spacing)
+        near, owner = boxes(
+            np.stack(np.unravel_index(self.positions[rows], self.shape), axis=1), range(-reach, reach + 1), self.shape
+        )
         there = self.scores.visits[near] > 0
         return self.view.composition(near[there]), owner[there]
 
     def tiles(self, most: int) -> Pieces[Sample]:
         """Mean compositions of so many tiles at most of two positions a side, spread out over the grid."""
-        sides = [-(-n // _TILE) for n in self.shape]
+        sides = [-(-n // self._tile) for n in self.shape]
         chosen = spread_out(int(np.prod(sides)), most)
         parts = []
         for first in range(0, chosen.size, _TILES_AT_ONCE):
@@ -189,10 +197,18 @@ class Grid:
         weight = np.full(exposure.size, np.prod(sides) / chosen.size)
         return Sample(z, exposure, weight, np.full(exposure.size, -1))
 
+    @property
+    def _spacing(self) -> float:
+        return float(np.sqrt(self.scores.n_positions / self.scores.measured.size)) if self.is_sparse else 1.0
+
+    @property
+    def _tile(self) -> int:
+        return round(_TILE * self._spacing)
+
     def _tiles(self, number: Positions, sides: list[int]) -> tuple[Float64, Float64]:
         """Coordinates and exposures of tiles in which something was counted."""
-        corners = np.stack(np.unravel_index(number, sides), axis=1) * _TILE
-        at, owner = boxes(corners, range(_TILE), self.shape)
+        corners = np.stack(np.unravel_index(number, sides), axis=1) * self._tile
+        at, owner = boxes(corners, range(self._tile), self.shape)
         there = self.ordinary[at]
         one, owner = self.view.composition(at[there]), owner[there]
         exposure = np.asarray(np.bincount(owner, one.exposure, number.size), dtype=np.float64)
@@ -229,8 +245,14 @@ def spread_out(n: int, most: int) -> Positions:
     return np.sort(np.arange(most) * step % n)
 
 
-def drawn(positions: Positions, key: Positions, n: int) -> Pieces[tuple[Positions, Float64]]:
-    """About n of some positions, of every key but 0 at least 128, as far as there are, and how many each stands for."""
+def drawn(
+    positions: Positions, key: Positions, n: int, sparse: tuple[int, ...] | None = None
+) -> Pieces[tuple[Positions, Float64]]:
+    """About n of some positions, of every key but 0 at least 128, as far as there are, and how many each stands for.
+
+    On the grid of a `sparse` scan that is more where fewer are around: crowds along interfaces would pass for a phase
+    of their own, or for a gradient.
+    """
     sizes = np.bincount(key)
     sizes[0] = 0
     order = [int(k) for k in np.argsort(sizes, kind="stable") if sizes[k]]
@@ -243,4 +265,15 @@ def drawn(positions: Positions, key: Positions, n: int) -> Pieces[tuple[Position
         chosen.append(part)
         weight.append(np.full(part.size, group.size / max(part.size, 1)))
         yield
+    if sparse is not None:
+        weight = [w * each for w, each in zip(weight, _scarcity(positions, chosen, sparse), strict=True)]
     return np.concatenate(chosen), np.concatenate(weight)
+
+
+def _scarcity(measured: Positions, chosen: list[Positions], shape: tuple[int, ...]) -> list[Float64]:
+    """How many positions of a grid each of the chosen ones stands for, with a mean of 1 over all of them."""
+    there = np.zeros(shape)
+    there.ravel()[measured] = 1.0
+    density = np.maximum(uniform_filter(there, _CROWD_PX, mode="reflect"), 1.0 / _CROWD_PX ** len(shape)).ravel()
+    mean = np.concatenate([1.0 / density[at] for at in chosen]).mean() if any(at.size for at in chosen) else 1.0
+    return [1.0 / (density[at] * mean) for at in chosen]

@@ -48,6 +48,8 @@ class Phases:
         Shape of the grid; None where positions are no grid.
     limits : PhaseLimits, optional
         How small and how many phases may be.
+    is_sparse : bool
+        Whether some positions are measured and not others, and more of them where phases meet.
 
     Attributes
     ----------
@@ -66,15 +68,12 @@ class Phases:
     """
 
     def __init__(
-        self,
-        engine: LinearEngine,
-        peak_width: float,
-        nav_shape: tuple[int, ...] | None = None,
-        limits: PhaseLimits | None = None,
-    ) -> None:
+        self, engine: LinearEngine, peak_width: float, nav_shape: tuple[int, ...] | None = None,
+        limits: PhaseLimits | None = None, *, is_sparse: bool = False,
+    ) -> None:  # fmt: skip
         self._engine, self._map = engine, engine.score_map
         self._bins = ScanWindows(self._map.n_channels, max(1, round(_BIN_WIDTHS * peak_width)), 1)
-        self._nav_shape, self._limits = nav_shape, limits or PhaseLimits()
+        self._nav_shape, self._limits, self._is_sparse = nav_shape, limits or PhaseLimits(), is_sparse
         self._view: PhaseView | None = None
         self._mixture: Mixture | None = None
         self._ids: list[int] = [0]
@@ -282,7 +281,8 @@ class Phases:
         start, present = without_phases(start, list(self._ids), [i for i in self._seeds if i not in named])
         start, sample, numbers = named_first(start, present, named, sample, self._pinned[positions], view.space)
         ordinary = (self._map.visits > 0) & ~self._engine.held & (self._pinned == UNSEEN)
-        where = None if self._nav_shape is None else Grid(positions, self._nav_shape, view, self._map, ordinary)
+        grid = self._nav_shape
+        where = None if grid is None else Grid(positions, grid, view, self._map, ordinary, self._is_sparse)
         before = yield from evaluate(start, sample, view.likelihood)
         fit = yield from grown(start, sample, view.likelihood, self._limits, where)
         fit = yield from chained(fit, sample, view.likelihood)
@@ -335,7 +335,7 @@ class Phases:
             key = np.where(np.isin(self._pinned[part], named), _PINNED, key)
             keys[first : first + part.size] = np.where(view.usable(part), key, _LEFT_OUT)
             yield
-        return (yield from drawn(measured, keys - _LEFT_OUT, n))
+        return (yield from drawn(measured, keys - _LEFT_OUT, n, self._nav_shape if self._is_sparse else None))
 
     # Labelling
 

@@ -60,7 +60,7 @@ def constituents_of(
     if not config.phases.enabled:
         return None, None, []
     width, limits, untold = axis.peak_width_channels(), config.phases.limits(), []
-    phases = Phases(engine, width, nav_shape, limits)
+    phases = Phases(engine, width, nav_shape, limits, is_sparse=header.planned(engine.n_positions) < engine.n_positions)
     if not config.unmixing.enabled:
         return phases, None, []
     correction, given = None, header.thickness or config.unmixing.thickness

@@ -144,6 +144,11 @@ class HeaderMap(_Map):
     replay: Annotated[str, Field(max_length=1024)] | None = None
     metadata: dict[str, Any] | None = None
 
+    def planned(self, n_positions: int) -> int:
+        """How many of so many positions are planned to be measured: fewer than all in a sparse scan."""
+        passes = self.passes or 1
+        return min(n_positions, -(-(self.expected or n_positions * passes) // passes))
+
 
 class ImageMap(_Map):
     """The map of an `image` or `events` message."""
