@@ -45,3 +45,9 @@ def phase_guess(phases: Phases, visits: NDArray[np.uint32], nav_shape: tuple[int
     told = pair[1] != UNSEEN
     np.add.at(posterior, (rows[told], np.searchsorted(ids, pair[1, told])), 1.0 - confidence[told])
     return PhaseGuess(ids, inpainted(posterior, measured, nav_shape))
+
+
+def nothing_told(visits: NDArray[np.uint32], nav_shape: tuple[int, int]) -> Inpainted | None:
+    """A map of one unknown phase, of which only is known where it was measured; None before it was anywhere."""
+    measured = np.flatnonzero(visits > 0)
+    return inpainted(np.ones((measured.size, 1)), measured, nav_shape) if measured.size else None

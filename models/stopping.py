@@ -74,7 +74,9 @@ class Targets:
     risk: float = 0.05
 
 
-def misclassified_area(error: Float64, n_positions: int, risk: float, factor: float = 1.0) -> tuple[float, float]:
+def misclassified_area(
+    error: Float64, n_positions: int, risk: float, factor: float = 1.0, at_once: Float64 | float = 1.0
+) -> tuple[float, float]:
     """Expected part of the area that is called by a wrong phase, and what it exceeds with probability `risk` only.
 
     Parameters
@@ -83,11 +85,13 @@ def misclassified_area(error: Float64, n_positions: int, risk: float, factor: fl
         Probability of each position to be called wrongly; positions that are not listed are right.
     factor : float
         Errors over those that the probabilities foresee.
+    at_once : ndarray, (n,), optional
+        How many positions are called wrongly together: guesses have their phase from the same measured ones.
     """
     if not n_positions:
         return float("inf"), float("inf")
     expected = factor * float(error.sum(dtype=np.float64))
-    spread = float(np.sqrt(factor * (error * (1.0 - error)).sum(dtype=np.float64)))
+    spread = float(np.sqrt(factor * (error * (1.0 - error) * at_once).sum(dtype=np.float64)))
     return expected / n_positions, (expected + float(norm.isf(risk)) * spread) / n_positions
 
 

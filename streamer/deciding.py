@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Counts, Float64
-from models.guess import PhaseGuess, phase_guess
+from models.guess import PhaseGuess, nothing_told, phase_guess
 from models.linear import LinearEngine
 from models.phases import Phases
 from models.prepared import PreparedEngine
@@ -50,7 +50,7 @@ class Deciding:
         self._header, self._dwell_s = header, dwell_s
         n, self._passes = dwell_s.size, header.passes or 1
         expected = header.expected or n * self._passes
-        self._planned = min(n, -(-expected // self._passes))
+        self._planned = header.planned(n)
         self._uniform_s = (header.dwell_s or 0.0) * self._planned
         self._pieces = max(1, round(expected / (self._passes * max(self._planned, 1))))
         self._progress = Progress(self._uniform_s, self._planned * self._pieces)
@@ -158,11 +158,15 @@ class Deciding:
     def _confirmed_stop(self, t_ns: int, config: PipelineConfig) -> list[Proposal]:
         """A stop whose conditions were met when the model last moved, and still are.
 
-        It does not wait for the model to move again: that may take as long as a pass, and some scans have only one.
+        It does not wait for the model to move again: that may take as long as a pass, and some scans have only one. Of
+        a sparse scan it is not asked that they were: the model hardly moves, while each few visits change the map.
         """
         enough = enough_visits(self._dwell_s.size)
-        wanted = self.ledger.may_issue("stop", t_ns)
-        if not wanted or not self._evidence.may_be_confirmed(config, self._planned, enough):
+        if not self.ledger.may_issue("stop", t_ns):
+            return []
+        if self._is_sparse and self._evidence.visits_since >= enough:
+            self._evidence.note()
+        elif not self._evidence.may_be_confirmed(config, self._planned, enough):
             return []
         found = self._evidence.check(config, self._dose, self._filled())
         return [] if found is None else [found]
@@ -217,10 +221,14 @@ class Deciding:
         if not due or few or self.ledger.waits_for("visit") or self._planner is None:
             return None
         filled = self._filled()
+        if filled is None and self._grid is not None:
+            # Before there are phases, places are all that is known.
+            filled = nothing_told(self._engine.visits, self._grid)
         if filled is None:
             return None
         self._asked_visits = progress.visits
-        return self._planner.next_visits(config.decisions, self._dose, filled, progress.visits)
+        unmet = [c for c in self._evidence.latest if not c.is_met]
+        return self._planner.next_visits(config.decisions, self._dose, filled, progress, unmet)
 
     def _extension(self, config: PipelineConfig) -> Proposal | None:
         planned_s, (position, _, spent_s, piece_s) = self._header.dwell_s or 0.0, self._at
@@ -281,13 +289,16 @@ class Deciding:
     def finish(self) -> dict[str, Any]:
         """Fill the map for the last time; return what the end of the series says.
 
-        `unmet`, what the last check of a stop found missing; `hindsight`, what advice would have saved and missed.
+        `unmet`, what the last check of a stop found missing; `undecided`, in words, which phases are not told; and
+        `hindsight`, what advice would have saved and missed.
         """
         told: dict[str, Any] = {}
         if unmet := {c.name: [c.value, c.target] for c in self._evidence.latest if not c.is_met}:
             told["unmet"] = {name: [v if np.isfinite(v) else None, target] for name, (v, target) in unmet.items()}
         if self._phases is None:
             return told
+        if self._is_sparse and (words := self._evidence.undecided()):
+            told["undecided"] = words
         self._guess_at = -1
         self._filled()
         flagged = int(np.count_nonzero(self._engine.held))

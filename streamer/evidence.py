@@ -39,6 +39,7 @@ _SIGNAL_SHARE = 0.25
 _FEW = 2
 """Conditions that are looked at as long as much is unmeasured."""
 _POOLS_AHEAD = 0.25
+_OPEN, _EVEN = 0.1, 0.5
 _WAITING = 0.05
 """Part of the area that may be without labels as it has only just been measured."""
 _WORDS = {
@@ -131,6 +132,11 @@ class StopEvidence:
             return Proposal("stop", "", limit, self.numbers())
         return Proposal("stop", "", self.reason(), self.numbers()) if met else None
 
+    @property
+    def visits_since(self) -> int:
+        """Visits since the last check."""
+        return self._engine.score_map.n_visits - self._checked_visits
+
     def may_be_confirmed(self, config: PipelineConfig, planned: int, enough: int) -> bool:
         """Whether the last check was met, and so many visits have come since that another says something.
 
@@ -139,7 +145,7 @@ class StopEvidence:
         planned : int
             Positions planned to be measured.
         """
-        if not self._in_a_row.wants_another or self._engine.score_map.n_visits - self._checked_visits < enough:
+        if not self._in_a_row.wants_another or self.visits_since < enough:
             return False
         return int(np.count_nonzero(self._engine.visits)) >= config.decisions.stop_coverage * planned
 
@@ -179,6 +185,21 @@ class StopEvidence:
         if self._phases is not None:
             told["phases_looked_for"] = self._phases.has_looked
         return told
+
+    def undecided(self) -> str:
+        """Say of which positions the phase is not known, and why; nothing where the phase map has what is asked."""
+        unmet = any(c.name == "misclassified_area" and not c.is_met for c in self.latest)
+        if self._phases is None or not unmet:
+            return ""
+        if self._unresolved:
+            return "Compositions differ, but not enough was counted to say which phases there are."
+        index, error = phase_errors(self._phases, self._engine)
+        mixed = self._phases.mixed[index] > _EVEN
+        n, m = np.count_nonzero(error > _OPEN), np.count_nonzero((error > _OPEN) & mixed)
+        return (
+            f"The phases of {n} of {index.size} measured positions are not told; {m} of them are mixtures of two, "
+            f"of which further counts would hardly tell which is more."
+        )
 
     def reason(self) -> str:
         """Say it in a sentence for the operator."""
@@ -221,10 +242,14 @@ class StopEvidence:
         if 0 < np.count_nonzero(waiting) <= _WAITING * index.size:
             # What nobody has looked at yet is called wrongly as often as the rest.
             error[waiting] = error[~waiting].mean()
+        at_once = np.ones(error.size)
         if guess is not None:
-            error, n = np.concatenate([error, 1.0 - guess.posterior[~guess.measured].max(axis=1)]), guess.distance.size
+            guessed = 1.0 - guess.posterior[~guess.measured].max(axis=1)
+            together = guess.stands_for[guess.measured].mean()
+            error, n = np.concatenate([error, guessed]), guess.distance.size
+            at_once = np.concatenate([at_once, np.full(guessed.size, together)])
         factor = self._foresight.factor(float(self._engine.totals.sum()), label, doubt)
-        return misclassified_area(error, n, risk, max(factor, 1.0 + beyond))[1]
+        return misclassified_area(error, n, risk, max(factor, 1.0 + beyond), at_once)[1]
 
     @property
     def _unresolved(self) -> bool:

@@ -24,13 +24,17 @@ _EPSILON = 0.25
 """Positions are measured on until their error is this part of what the whole map may have."""
 _ENOUGH = 0.5
 """Part of the area that may be called wrongly that is aimed at."""
-_SHARE, _LEAST_CHANGE, _LEAST_PASS = 0.5, 0.05, 0.1
+_LEAST_CHANGE, _LEAST_PASS = 0.05, 0.1
 _POWERS = {"relative_error": 0.5, "half_dose_angle_deg": 0.5, "error_slope_per_pass": 1.5, "unseen_area": 1.0}
 """By which power of the dose targets are come nearer to."""
 _BLOCKS_FADE, _BLOCKS_AHEAD = 0.9, 1.25
 _DARK = 50.0
 """Counts that others gave in the dwell of a position without any, from which on nothing is there."""
 _VISITS_SHARE, _FEWEST_VISITS, _FIRST_ERROR = 0.02, 16, 0.25
+_LEAST_WORTH = 0.25
+"""Part of the area that may be wrong that the planned dwell of a whole map must bring, or a visit is not worth it."""
+_LEAST_STEP = 0.25
+"""Part of a position's dwell so far that tells anything new about it."""
 
 
 @dataclass
@@ -175,35 +179,57 @@ class Planner:
         least_s = _LEAST_PASS * (dose.planned_s or 0.0) * dose.planned
         return Budget(most_s, min(least_s, most_s), share)
 
-    def next_visits(self, config: DecisionConfig, dose: Dose, guess: Inpainted, visits: int) -> Proposal | None:
-        """Positions of a sparse scan to be measured next: uncertain guesses, and measured ones that are not decided."""
+    def next_visits(
+        self, config: DecisionConfig, dose: Dose, guess: Inpainted, progress: Progress, unmet: Sequence[Condition]
+    ) -> Proposal | None:
+        """Positions of a sparse scan to be measured next: fresh ones, and measured ones that are not decided.
+
+        Those of which a second is expected to bring most, but none that would bring so little that the whole map, at
+        that rate, would not come nearer to its target by a fair part of it. Where there is none, those that other
+        targets ask for; None where these ask for nothing either: then the scan ends with what it has.
+
+        Parameters
+        ----------
+        unmet : sequence of Condition
+            Of a stop.
+        """
         known = certainty_of(self._phases, self._engine, dose.dwell_s, self._nav_shape)
         if self._nav_shape is None or dose.planned_s is None:
             return None
         limits = self._limits(config, dose.planned_s)
-        n = max(_FEWEST_VISITS, round(_VISITS_SHARE * self._engine.n_positions))
-        again, again_s = self._again(config, dose, known, n * dose.planned_s / 2, limits)
-        fresh = next_visits(
-            guess, self._nav_shape, n - min(n // 2, again.size), config.stop_object_px**0.5, self._novelty()
-        )
-        index = np.concatenate([again, fresh])
+        # More than come before the answer to the next decision, or the instrument would think that that is all.
+        ahead = int(np.ceil(_BLOCKS_AHEAD * progress.block_visits))
+        n = max(_FEWEST_VISITS, round(_VISITS_SHARE * self._engine.n_positions), ahead)
+        fresh, wanted = next_visits(guess, self._nav_shape, n, config.stop_object_px**0.5, self._novelty())
+        first_s = self._first_s(known, dose.planned_s, limits)
+        again, again_s, worth = self._again(config, dose, known, limits)
+        index, dwell_s = np.concatenate([again, fresh]), np.concatenate([again_s, np.full(fresh.size, first_s)])
+        # What is measured says something of those around it as well, as far as these are guesses.
+        each = guess.stands_for[guess.measured].mean()
+        worth = np.concatenate([worth * guess.stands_for[again], wanted / first_s * each])
+        best = np.argsort(-worth, kind="stable")[:n]
+        best = best[worth[best] * dose.planned_s > _LEAST_WORTH * config.stop_misclassified_area]
+        index, dwell_s = index[best], dwell_s[best]
+        if index.size < n:
+            others, others_s = self._evenly(dose, unmet, limits, n)
+            new = np.flatnonzero(~np.isin(others, index))[: n - index.size]
+            index, dwell_s = np.concatenate([index, others[new]]), np.concatenate([dwell_s, others_s[new]])
         if not index.size:
             return None
-        dwell_s = np.concatenate([again_s, np.full(fresh.size, self._first_s(known, dose.planned_s, limits))])
         order = np.argsort(index, kind="stable")
-        wrong = 1.0 - guess.posterior.max(axis=1)
+        n_again = int(np.count_nonzero(self._engine.visits[index]))
         evidence = {
             "measured": int(np.count_nonzero(self._engine.visits)),
-            "expected_wrong_area": float(wrong.mean()),
+            "expected_wrong_area": float((1.0 - guess.posterior.max(axis=1)).mean()),
             "farthest_px": float(guess.distance.max()),
-            "again": int(again.size),
-            "fresh": int(fresh.size),
+            "again": n_again,
+            "fresh": index.size - n_again,
         }
         reason = (
-            f"{evidence['measured']} of {self._engine.n_positions} positions are measured; {fresh.size} others "
-            f"tell most about the rest, and {again.size} of those measured are not decided."
+            f"{evidence['measured']} of {self._engine.n_positions} positions are measured; {evidence['fresh']} others "
+            f"tell most about the rest, and {n_again} of those measured are not decided."
         )
-        return with_arrays("visit", str(visits), reason, evidence, index[order], dwell_s[order])
+        return with_arrays("visit", str(progress.visits), reason, evidence, index[order], dwell_s[order])
 
     def extension(
         self, config: DecisionConfig, dose: Dose, position: int, spent_s: float, piece_s: float
@@ -291,14 +317,41 @@ class Planner:
         return prospects(self._errors(known, config), known.mixed, rate, dose.dwell_s[known.index])
 
     def _again(
-        self, config: DecisionConfig, dose: Dose, known: Certainty | None, budget_s: float, limits: Limits
-    ) -> tuple[NDArray[np.int64], Float64]:
+        self, config: DecisionConfig, dose: Dose, known: Certainty | None, limits: Limits
+    ) -> tuple[NDArray[np.int64], Float64, Float64]:
+        """Measured positions (m,), how long each is to be measured on, and what a second of that is expected to bring.
+
+        What a position's counts have not told, a few more will not tell: whatever the phases promise, it takes a part
+        of what it has had already. So each takes its steps in growing distances, and what is between two phases, or
+        like none of them, is given up in the end.
+        """
         if known is None:
-            return np.zeros(0, dtype=np.int64), np.zeros(0)
-        given_s = np.minimum(dose.committed_s[known.index], self._dose_limit_s)
-        dwell_s = allocate(self._prospects(known, config, dose), given_s, Budget(budget_s, share=_SHARE), limits)
-        rows = np.flatnonzero(dwell_s)
-        return known.index[rows], dwell_s[rows]
+            return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
+        some = self._prospects(known, config, dose)
+        given_s = dose.committed_s[known.index]
+        whole_s = np.maximum(some.step_s, _LEAST_STEP * given_s)
+        worth = np.divide(some.gain, whole_s, out=np.zeros(whole_s.size), where=whole_s > 0)
+        dwell_s = np.minimum(np.clip(whole_s, limits.shortest, limits.longest), limits.dose - given_s)
+        worth *= np.minimum(whole_s / np.maximum(dwell_s, limits.shortest), 1.0)
+        rows = np.flatnonzero((worth > 0) & (dwell_s >= limits.shortest))
+        return known.index[rows], dwell_s[rows], worth[rows]
+
+    def _evenly(
+        self, dose: Dose, unmet: Sequence[Condition], limits: Limits, n: int
+    ) -> tuple[NDArray[np.int64], Float64]:
+        """Up to n measured positions that have had least, and dwells that other targets than the phase map ask for.
+
+        No position gets more for that than the longest dwell of one visit in all: a target may be out of reach.
+        """
+        base_s = self._base_s(dose, unmet, limits)
+        if any(c.name == "misclassified_area" and not np.isfinite(c.value) for c in unmet):
+            # Compositions differ, and not enough was counted to say how.
+            base_s = np.full(base_s.size, dose.planned_s or 0.0)
+        given_s = np.where(self._engine.visits > 0, dose.committed_s, np.inf)
+        some = np.argsort(given_s, kind="stable")[:n]
+        dwell_s = np.minimum(base_s[some], min(limits.dose, limits.longest) - given_s[some])
+        has = dwell_s >= limits.shortest
+        return some[has], dwell_s[has]
 
     def _first_s(self, known: Certainty | None, planned_s: float, limits: Limits) -> float:
         """First dwell of a position: as planned, or as much as it takes to tell the phases that are known by now.
