@@ -6,49 +6,64 @@ statistic, its splits and its threshold are those of `models.drift`; the spectra
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.interpolate import CubicSpline
 
 from models.axis import Axis
 from models.calibration import Calibration
 from models.drift import _FEWEST_BEFORE, _WINDOWS, DriftConfig
-from simulator.detector import Emitters, draw_events
 from simulator.sample import Specimen
 
 Float = NDArray[np.float64]
-Recorded = Callable[[Float, Axis, Calibration], Float]
 _STEP = Calibration(5e-4, 0.0), Calibration(0.0, 5e-5)
-_LONGEST = 4096
 
 
-def known_delay(
-    specimen: Specimen, axis: Axis, recorded: Recorded, change: Calibration, counts: float, before: int, seed: int
-) -> float:
-    """Spectra after a change until it is found, `before` spectra being the reference; infinite where it never is."""
-    config, rng = DriftConfig(), np.random.default_rng(seed)
-    shapes, n = specimen.endmembers, specimen.n_positions
-    slopes = [_slope(shapes, axis, recorded, step) for step in _STEP]
-    emitters = [Emitters(shapes), Emitters(recorded(shapes, axis, change))]
-    score, information = np.zeros((1, 2)), np.zeros((1, 2, 2))
-    reference = before // config.segment
-    for segment in range(reference + _LONGEST // config.segment):
-        shares = counts * specimen.abundances[np.arange(segment * config.segment, (segment + 1) * config.segment) % n]
-        events = draw_events(rng, shares, emitters[segment >= reference])
-        x = np.zeros((config.segment, axis.size))
-        np.add.at(x, (np.repeat(np.arange(config.segment), np.diff(events.offsets)), events.channels), 1.0)
-        s, i = _told(x, shares @ shapes, np.stack([shares @ slope for slope in slopes]))
-        score, information = np.vstack([score, score[-1:] + s]), np.vstack([information, information[-1:] + i])
-        if segment >= reference and _statistic(score, information) >= config.threshold:
-            return float((segment + 1 - reference) * config.segment)
-    return float("inf")
+def axis_of(specimen: Specimen) -> Axis:
+    """Axis of a specimen as the models take it."""
+    values = specimen.axis.values
+    return Axis("Energy", "keV", values.size, float(values[0]), float(values[1] - values[0]))
 
 
-def _slope(shapes: Float, axis: Axis, recorded: Recorded, step: Calibration) -> Float:
+def recorded_spectra(spectra: Float, axis: Axis, calibration: Calibration) -> Float:
+    """Spectra (m, D) as an instrument records them that is so far off."""
+    if calibration.is_nominal:
+        return spectra
+    moved = CubicSpline(axis.values, spectra, axis=1)(calibration.true(axis.values)) / (1 + calibration.gain)
+    return np.asarray(np.maximum(moved, 0.0))
+
+
+class KnownTest:
+    """The test of a scan of a specimen whose spectra it knows.
+
+    Attributes
+    ----------
+    has_found : bool
+        Whether there is a change in what has been added so far.
+    """
+
+    def __init__(self, specimen: Specimen) -> None:
+        axis, self._shapes = axis_of(specimen), specimen.endmembers
+        self._slopes = [_slope(self._shapes, axis, step) for step in _STEP]
+        self._score, self._information = np.zeros((1, 2)), np.zeros((1, 2, 2))
+        self.has_found = False
+
+    def add(self, shares: Float, counts: sparse.csr_array) -> None:
+        """Take a segment: spectra (n, D) of positions with these abundances (n, M) in counts."""
+        s, i = _told(counts.toarray(), shares @ self._shapes, np.stack([shares @ slope for slope in self._slopes]))
+        self._score = np.vstack([self._score, self._score[-1:] + s])
+        self._information = np.vstack([self._information, self._information[-1:] + i])
+        if len(self._score) > _FEWEST_BEFORE + 1:
+            self.has_found = _statistic(self._score, self._information) >= DriftConfig().threshold
+
+
+def _slope(shapes: Float, axis: Axis, step: Calibration) -> Float:
     """Derivative of recorded spectra by shift or gain, by the size of a step."""
     back = Calibration(-step.shift, -step.gain)
-    return (recorded(shapes, axis, step) - recorded(shapes, axis, back)) / (2.0 * (step.shift + step.gain))
+    return (recorded_spectra(shapes, axis, step) - recorded_spectra(shapes, axis, back)) / (
+        2.0 * (step.shift + step.gain)
+    )
 
 
 def _told(x: Float, expected: Float, slopes: Float) -> tuple[Float, Float]:

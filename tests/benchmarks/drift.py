@@ -3,25 +3,28 @@
 Run `python -m tests.benchmarks.drift [--check] [--seeds N] [--nulls MILLIONS] [--only detect,null,correct,cost]`. The
 specimens are the simulator's, in EDS at 200 counts a spectrum and 10 eV a channel, and the model is the linear engine
 as it learns. The bound is what Fisher information allows at the threshold of the test, to which noise adds as often as
-it takes away; "known" is how soon the same test finds the change where it is told each position's spectrum. Beside the
-joint test stand two textbook CUSUMs (k 0.5, h 10) of the same filtered counts, of shift alone and of gain alone.
+it takes away; "known" is how soon the same test finds the change in the same spectra where it is told what each position
+would give. Beside the joint test stand two textbook CUSUMs (k 0.5, h 10) of the same filtered counts, of shift alone
+and of gain alone. With a tally file, scans without drift that it has are not run again, so that many can be run in
+pieces.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.interpolate import CubicSpline
 
-from models.axis import Axis
 from models.calibration import Calibration, restored
 from models.drift import Drift, DriftConfig, DriftMonitor
 from models.drift_filters import DriftFilters, Readings
@@ -29,27 +32,12 @@ from models.linear import LinearEngine
 from models.noise import POISSON
 from simulator.detector import Emitters, draw_events
 from simulator.sample import Specimen, load_specimen
-from tests.benchmarks._drift_known import known_delay
+from tests.benchmarks._drift_cusum import Cusums
+from tests.benchmarks._drift_known import KnownTest, axis_of, recorded_spectra
 from tests.unit.models.scenes import weighted_error
 
 COUNTS, CHANNELS, BLOCK = 200.0, 2048, 64
 Float = NDArray[np.float64]
-
-
-@dataclass
-class Cusums:
-    """Two-sided CUSUMs of shift alone and of gain alone, on filtered counts in units of their standard error."""
-
-    k: float = 0.5
-    h: float = 10.0
-    _up: Float = field(default_factory=lambda: np.zeros(2))
-    _down: Float = field(default_factory=lambda: np.zeros(2))
-
-    def add(self, readings: Readings) -> bool:
-        z = (readings.filtered / np.sqrt(np.diagonal(readings.covariance, axis1=-2, axis2=-1)))[0]
-        self._up = np.maximum(0.0, self._up + z - self.k)
-        self._down = np.maximum(0.0, self._down - z - self.k)
-        return bool(max(self._up.max(), self._down.max()) > self.h)
 
 
 class Bench:
@@ -69,6 +57,7 @@ class Bench:
         self._version = 0
         self._rng = np.random.default_rng(seed)
         self._emitters = {Calibration(): Emitters(specimen.endmembers)}
+        self.known: KnownTest | None = None
 
     def blocks(self, calibration_at: Any = lambda _n: Calibration()) -> Iterator[tuple[Drift | None, bool]]:
         """Measure, with a calibration that is a function of the spectra so far; yield drift found, and CUSUM alarm."""
@@ -80,6 +69,8 @@ class Bench:
 
     def _step(self, index: NDArray[np.uint32], calibration: Calibration) -> tuple[Drift | None, bool]:
         counts = self._measured(index, calibration)
+        if self.known is not None:
+            self.known.add(COUNTS * self.specimen.abundances[index.astype(np.int64)], counts)
         undone = self.monitor.calibration if self._correct else Calibration()
         counts = restored(counts, self.axis, undone, self._rng)
         result = self.engine.process(index, counts)
@@ -124,12 +115,6 @@ class Bench:
         self._filters = DriftFilters.build(basis.eigenspectra, self.total, self.n_done, self.axis, POISSON)
 
 
-def axis_of(specimen: Specimen) -> Axis:
-    """Axis of a specimen as the models take it."""
-    values = specimen.axis.values
-    return Axis("Energy", "keV", values.size, float(values[0]), float(values[1] - values[0]))
-
-
 def learnt(engine: LinearEngine) -> Float:
     """What the engine's eigenspectra were learnt from, (K, K)."""
     published, basis = engine._map.published, engine.basis
@@ -141,14 +126,6 @@ def learnt(engine: LinearEngine) -> Float:
     spread = (shrinkage.axes * shrinkage.signal) @ shrinkage.axes.T
     out[:k, :k] = float(engine.totals.sum()) * (np.outer(shrinkage.centre, shrinkage.centre) + spread)
     return out
-
-
-def recorded_spectra(spectra: Float, axis: Axis, calibration: Calibration) -> Float:
-    """Spectra (m, D) as an instrument records them that is so far off."""
-    if calibration.is_nominal:
-        return spectra
-    moved = CubicSpline(axis.values, spectra, axis=1)(calibration.true(axis.values)) / (1 + calibration.gain)
-    return np.asarray(np.maximum(moved, 0.0))
 
 
 SCENARIOS = (
@@ -167,9 +144,11 @@ CHANGES = (
 
 @dataclass
 class Found:
-    """Of one scan: spectra until found (the joint test, the CUSUMs; None: never), false alarms, first and last word."""
+    """Of one scan: spectra until found (the joint test, one that knows the spectra, the CUSUMs; None: never), false
+    alarms, first and last word."""
 
     delay: int | None = None
+    known_delay: int | None = None
     cusum_delay: int | None = None
     false: int = 0
     cusum_false: int = 0
@@ -181,9 +160,12 @@ def watch(name: str, shape: tuple[int, int], passes: int, at: float, change: Cal
     """Scan a specimen whose calibration jumps at a part `at` of the scan."""
     bench = Bench(load_specimen(name, seed=seed, shape=shape, channels=CHANNELS), seed, passes=passes)
     jump = int(at * passes * shape[0] * shape[1]) // BLOCK * BLOCK
+    bench.known = KnownTest(bench.specimen)
     found = Found()
     for drift, cusum in bench.blocks(lambda n: change if n >= jump else Calibration()):
         since = bench.n_done - jump
+        if since > 0 and bench.known is not None and bench.known.has_found:
+            found.known_delay, bench.known = since, None
         if cusum:
             bench.cusums = Cusums()
             if since <= 0:
@@ -208,18 +190,13 @@ def detect(seeds: int, missed: list[str]) -> None:
         f"\nspectra until found ({COUNTS:g} counts each; median / 90 %), over {seeds} seeds; CUSUMs k 0.5, h 10 beside"
     )
     for what, change in CHANGES:
-        delays, known = list[int](), list[float]()
+        delays, known = list[int](), list[int]()
         for name, shape, passes, at in SCENARIOS:
             runs = [watch(name, shape, passes, at, change, seed) for seed in range(seeds)]
             delays += [r.delay or 10**9 for r in runs]
-            specimen = load_specimen(name, seed=0, shape=shape, channels=CHANNELS)
-            before = int(at * passes * specimen.n_positions)
-            bounds = [
-                known_delay(specimen, axis_of(specimen), recorded_spectra, change, COUNTS, before, seed)
-                for seed in range(seeds)
-            ]
-            known += bounds
-            text = f"bound {fewest(specimen, change):.0f}, known {np.median(bounds):.0f}"
+            known += [r.known_delay or 10**9 for r in runs]
+            bound = fewest(load_specimen(name, seed=0, shape=shape, channels=CHANNELS), change)
+            text = f"bound {bound:.0f}, known {quantiles([r.known_delay for r in runs])}"
             print(f"{what:12s} {name:17s} {line(runs, change)}; {text}", flush=True)
         median = float(np.median(delays))
         text = f"{median:.0f} (<= 500; known: {np.median(known):.0f})"
@@ -281,26 +258,34 @@ NULLS = (
 )
 
 
-def null(millions: float, first_seed: int, missed: list[str]) -> None:
+def null(millions: float, first_seed: int, tally: Path | None, missed: list[str]) -> None:
     """Print alarms in scans without drift, from the first spectrum on while the model learns."""
     print("\nscans without drift: spectra, alarms of the joint test, CUSUM alarms")
-    done = alarms = cusums = 0
-    seed = first_seed
-    while done < 1e6 * millions:
-        for name, shape, passes in NULLS:
-            bench = Bench(load_specimen(name, seed=seed, shape=shape, channels=CHANNELS), seed, passes=passes)
-            here = there = 0
-            for drift, cusum in bench.blocks():
-                here += drift is not None
-                if cusum:
-                    there += 1
-                    bench.cusums = Cusums()
-            done, alarms, cusums = done + bench.n_done, alarms + here, cusums + there
-            print(f"{name:17s} seed {seed} {bench.n_done:8d}  {here}  CUSUM {there}", flush=True)
-            if done >= 1e6 * millions:
-                break
-        seed += 1
-    report(f"alarms in {done} spectra without drift (CUSUM: {cusums})", f"{alarms} (0)", alarms == 0, missed)
+    lines = tally.read_text().splitlines() if tally and tally.exists() else []
+    had = {(name, tuple(shape), seed): found for name, shape, seed, found in map(json.loads, lines)}
+    sums = np.zeros(3, dtype=np.int64)
+    scans = ((*scan, seed) for seed in count(first_seed) for scan in NULLS)
+    while sums[0] < 1e6 * millions:
+        name, shape, passes, seed = next(scans)
+        found = had.get((name, shape, seed)) or alarms(name, shape, passes, seed)
+        if tally and (name, shape, seed) not in had:
+            with tally.open("a") as file:
+                file.write(json.dumps([name, shape, seed, found]) + "\n")
+        sums += found
+        print(f"{name:17s} seed {seed} {found[0]:8d}  {found[1]}  CUSUM {found[2]}", flush=True)
+    report(f"alarms in {sums[0]} spectra without drift (CUSUM: {sums[2]})", f"{sums[1]} (0)", not sums[1], missed)
+
+
+def alarms(name: str, shape: tuple[int, int], passes: int, seed: int) -> list[int]:
+    """Spectra of a scan without drift, alarms of the joint test, and those of the CUSUMs."""
+    bench = Bench(load_specimen(name, seed=seed, shape=shape, channels=CHANNELS), seed, passes=passes)
+    joint = cusums = 0
+    for drift, cusum in bench.blocks():
+        joint += drift is not None
+        if cusum:
+            cusums += 1
+            bench.cusums = Cusums()
+    return [bench.n_done, joint, cusums]
 
 
 def correct(seeds: int, missed: list[str]) -> None:
@@ -375,13 +360,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="scans of each kind")
     parser.add_argument("--nulls", type=float, default=0.3, help="spectra without drift, millions (the target: 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="of the scans without drift")
+    parser.add_argument("--tally", type=Path, help="file that keeps scans without drift, which can be run in pieces")
     parser.add_argument("--only", default="detect,null,correct,cost", help="which tables")
     options = parser.parse_args()
     wanted, missed = options.only.split(","), list[str]()
     if "detect" in wanted:
         detect(options.seeds, missed)
     if "null" in wanted:
-        null(options.nulls, options.first_seed, missed)
+        null(options.nulls, options.first_seed, options.tally, missed)
     if "correct" in wanted:
         correct(max(1, options.seeds // 2), missed)
     if "cost" in wanted:
