@@ -209,11 +209,18 @@ class NoveltySpectra:
         return positions[order], column[order], score[order]
 
 
+def _kept(power: Float64, noise: Float64) -> Float64:
+    """Part of a power that is no noise."""
+    return np.maximum(1.0 - np.divide(noise, power, out=np.ones_like(power), where=power > 0), 0.0)
+
+
 def pooled_residual(residual: Float32, variance: Float64, gain: float, width: int) -> tuple[Float32, Float32]:
     """Pooled residual (D,) of a group (n, D), and each one's share of it.
 
-    The pooled residual is shrunk channel by channel as its power over `width` channels is signal or noise, the noise of
-    the components counted twice, so that what may be no more than that is left out. Shares are least squares in the
+    The pooled residual is shrunk as its power over `width` channels is signal or noise, the noise of the components
+    counted twice, so that what may be no more than that is left out: first its mean over those channels (the lines of
+    an element that the components expect and that is not there are weak in each channel), then what is left of each
+    channel. Shares are least squares in the
     noise that the novelty itself brings with it, drawn towards equal ones as far as it leaves them open (a prior of
     mean and standard deviation 1/n): a few counts tell that something is there, not how much of it. They sum to 1, so
     that they do not undo the shrinkage; to less where residuals contradict each other, as with lines that move.
@@ -227,9 +234,10 @@ def pooled_residual(residual: Float32, variance: Float64, gain: float, width: in
     """
     n = len(residual)
     pooled = residual.sum(axis=0, dtype=np.float64)
-    power, mean, noise = (uniform_filter1d(a, width) for a in (pooled**2, pooled, variance.sum(axis=0)))
+    mean, noise = (uniform_filter1d(a, width) for a in (pooled, variance.sum(axis=0)))
     noise = 2.0 * noise + gain * np.maximum(mean, 0.0)
-    pooled *= np.maximum(1.0 - np.divide(noise, power, out=np.ones_like(power), where=power > 0), 0.0)
+    rough = pooled - mean
+    pooled = _kept(mean**2, noise / width) * mean + _kept(uniform_filter1d(rough**2, width), noise) * rough
     spread = variance + gain * np.maximum(pooled, 0.0) / n
     weighted = np.divide(pooled, spread, out=np.zeros_like(spread), where=spread > 0)
     # Each by its own noise: one common denominator lets shares of contradicting residuals grow without bound.

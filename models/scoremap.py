@@ -204,7 +204,8 @@ class ScoreMap:
     def error(self, index: NDArray[Any], weights: Float64) -> Float32:
         """Standard error (n,) of denoised spectra summed with weights (D,), NaN where nothing was measured.
 
-        Positions of a novelty are shown as they were counted: theirs is the error of the counts.
+        Positions of a novelty are shown as they were counted: theirs is the error of the counts, and what they were
+        counted otherwise than they are shown beyond that.
         """
         out = np.full(index.size, np.nan, dtype=np.float32)
         if self.published is None:
@@ -216,12 +217,17 @@ class ScoreMap:
         error = linear_error(self.published, *known, background)
         novel = np.flatnonzero(self.novelties.of(at).any(axis=1))
         if novel.size:
-            counted = noise.gain * (self.counts(at[novel]) @ weights**2)
+            counts = self.counts(at[novel])
+            shown = self.denoise(at[novel])
+            # Of a channel without any count the error is that of what is shown.
+            counted = noise.gain * (np.maximum(counts, shown) @ weights**2)
             base = noise.read_sigma**2 - noise.gain * noise.offset
             counted += visits[novel] * base * float((weights**2).sum())
             if background is not None:
                 counted += noise.gain * (background[novel] @ weights**2)
-            error[novel] = np.maximum(error[novel], np.sqrt(np.maximum(counted, 0.0)))
+            counted = np.maximum(counted, 0.0)
+            hidden = np.maximum(((counts - shown) @ weights) ** 2 - counted, 0.0)
+            error[novel] = np.sqrt(np.maximum(error[novel] ** 2, counted) + hidden)
         out[rows] = error
         return out
 

@@ -82,3 +82,20 @@ def test_nothing_measured_has_no_error() -> None:
     assert np.isfinite(engine.window_error((0, 10))[:40]).all()
     assert np.isnan(engine.window_error((0, 10))[40:]).all()
     assert engine.window_error((0, 10), np.array([3, 50])).shape == (2,)
+
+
+def test_a_rare_position_is_shown_without_what_it_does_not_have() -> None:
+    scene = eds_scene(150.0, side=SIDE, d=D, seed=1)
+    where = np.array([100, 500, 777, 1200])
+    foreign = np.exp(-0.5 * ((np.arange(D) - 420) / 4.0) ** 2) + 0.002
+    scene.expected[where] = 300.0 * foreign / foreign.sum()
+    engine = scanned(LinearEngine(N, D, noise=POISSON), scene.expected)
+    assert engine.held[where].all()
+    truth = PASSES * scene.expected
+    for name, window in WINDOWS.items():
+        shown, error = engine.window(window, where)[0], engine.window_error(window, where)
+        deviation = shown - truth[where, slice(*window)].sum(axis=1)
+        assert np.sqrt(np.mean((deviation / error) ** 2)) < 1.3, name
+        if name == "strong line":
+            # What the components alone would show is their mean composition for so many counts.
+            assert np.abs(deviation).max() < 0.15 * engine.window(window)[0].max()
