@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from streamer.exits import USAGE
+from streamer.exits import OK, SIGNALLED, USAGE
 
 
 def main() -> None:
     """Run the command line, or say what it lacks."""
     try:
         from streamer.cli import app
+
+        app(prog_name="scanwise")
+    except KeyboardInterrupt:
+        # While what it needs is imported nothing was begun: for the daemon that is one signal, and a clean end.
+        sys.exit(OK if sys.argv[1:2] == ["run"] else SIGNALLED + signal.SIGINT)
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "click", "rich"}:
             raise
@@ -20,7 +26,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(USAGE)
-    app(prog_name="scanwise")
 
 
 if __name__ == "__main__":

@@ -113,15 +113,17 @@ def run(
     Exit codes: 0 clean, 2 wrong command line, 69 a port, key or folder cannot be used, 70 internal error,
     74 the recording cannot be written, 78 wrong configuration, 130 or 143 a second signal.
     """
-    from streamer.logs import start_logging
-    from streamer.service import run as run_service
-    from streamer.settings import load
-
     try:
+        from streamer.logs import start_logging
+        from streamer.service import run as run_service
+        from streamer.settings import load
+
         flags = _flags(source, pattern, bind_source, results, control, metrics, state, log_level)
         settings = load(config, flags)
     except Exit as error:
         raise _end(error) from error
+    except KeyboardInterrupt:  # from here on the service listens to signals itself
+        raise typer.Exit(OK) from None
     start_logging(settings.log.level)
     sys.exit(run_service(settings))
 

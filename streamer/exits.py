@@ -8,7 +8,7 @@
  70  internal error: a thread died; the traceback is in the log
  74  the recording cannot be written (disk full, I/O error)
  78  the configuration is wrong; the message names the key
-130  SIGINT came a second time: ended at once (143 after SIGTERM)
+130  SIGINT came a second time: ended at once (143 after SIGTERM); or a command but `run` was interrupted
 ===  =========================================================================================
 
 The numbers are those of sysexits.h, so that `RestartPreventExitStatus=78` and the like mean what they say.

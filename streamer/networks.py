@@ -81,6 +81,7 @@ class Networks:
         self._found: Future[Found] | None = None
         self._built: dict[tuple[str, str], TrainedNetwork] = {}
         self._row_s = 0.0
+        self._told = ""
 
     def seek(self, series: Series | None) -> None:
         """Begin to look for a network for a series, once for each axis that it has."""
@@ -109,13 +110,21 @@ class Networks:
             # Without a network everything else works: a scan is not lost over one.
             log.exception("no network is used: it could not be made ready")
             return None
-        for text in found.misfits:
-            log.info("%s", text)
         if found.item is None or found.network is None:
+            self._tell(found.misfits)
             return None
         self._keep(found.item, found.network)
         self._row_s = 0.0
         return found.item
+
+    def _tell(self, misfits: list[str]) -> None:
+        """Say why no network is used, once for a series: a corrected axis asks for one again."""
+        series = self._sought[0] if self._sought is not None else ""
+        if not misfits or series == self._told:
+            return
+        self._told = series
+        text = "series %r is denoised by PCA alone; of the networks for its technique none fits: %s"
+        log.info(text, series, "; ".join(misfits))
 
     def _keep(self, item: NewNetwork, network: TrainedNetwork) -> None:
         while len(self._built) >= _MOST_KEPT:
@@ -128,14 +137,14 @@ class Networks:
         return self._built.get((card.sha256, item.precision)) or build(item)
 
     def _find(self, wanted: Wanted) -> Found:
-        misfits = []
+        misfits: list[str] = []
         for path, card in find_models(self._folders):
             if isinstance(card, ValueError):
-                misfits.append(f"network {path} cannot be used: {card}")
+                log.warning("network %s cannot be used: %s", path, card)
             elif (why := misfit(card, wanted.technique, wanted.axis, wanted.noise, rebin=True)) is None:
                 return self._made(path, card, wanted, misfits)
             elif path.parent in self._folders or card.technique == wanted.technique:
-                misfits.append(f"network {card.name!r} ({path}) does not fit series {wanted.series!r}: {why}")
+                misfits.append(f"{card.name!r}: {why}")
         return Found(None, misfits=misfits)
 
     def _made(self, path: Path, card: ModelCard, wanted: Wanted, misfits: list[str]) -> Found:
@@ -153,7 +162,7 @@ class Networks:
         seconds = _seconds(network, counts[:1])
         if seconds > self._piece_s:
             slow = f"it takes {1e3 * seconds:.3g} ms for one spectrum, and networks.piece_ms is {1e3 * self._piece_s:g}"
-            return Found(None, misfits=[*misfits, f"network {card.name!r} is too slow for this machine: {slow}"])
+            return Found(None, misfits=[*misfits, f"{card.name!r}: too slow for this machine, {slow}"])
         return Found(item, network, misfits)
 
     # Time

@@ -29,7 +29,7 @@ class Notices:
 
     def __init__(self) -> None:
         self._last_rejected: dict[str, Any] | None = None
-        self._warnings: dict[str, dict[str, Any]] = {}
+        self._warnings: list[dict[str, Any]] = []
         self._refused_headers: dict[str, str] = {}
 
     def refused(self, error: WireError, t_ns: int) -> list[Event]:
@@ -57,20 +57,22 @@ class Notices:
 
     def see(self, events: Sequence[Event], t_ns: int) -> None:
         """Note the warnings among events; what was noted before a series was opened is no longer of interest."""
+        new: set[str] = set()
         for event in events:
             if isinstance(event, SeriesOpened):
                 self._last_rejected = None
-                self._warnings.clear()
+                self._warnings = []
                 self._refused_headers.pop(event.series, None)
             elif isinstance(event, Log) and event.level == "warning" and not event.kind.startswith("rejected-"):
-                self._warnings.pop(event.kind, None)
-                self._warnings[event.kind] = {"kind": event.kind, "text": event.text, "t_ns": t_ns}
-                if len(self._warnings) > _MOST_WARNINGS:
-                    del self._warnings[next(iter(self._warnings))]
+                # Several may come at once, as of one header; else the last of each kind is of interest.
+                kept = [w for w in self._warnings if w["kind"] != event.kind or event.kind in new]
+                new.add(event.kind)
+                warning = {"kind": event.kind, "text": event.text, "t_ns": t_ns}
+                self._warnings = [*kept, warning][-_MOST_WARNINGS:]
 
     def summary(self) -> dict[str, Any]:
         """What the status shows."""
-        return {"last_rejected": self._last_rejected, "warnings": list(self._warnings.values())}
+        return {"last_rejected": self._last_rejected, "warnings": self._warnings}
 
 
 def header_again(series: str, first: HeaderMap, again: HeaderMap) -> list[Event]:

@@ -299,11 +299,20 @@ def parse_header(value: Mapping[str, Any]) -> tuple[HeaderMap, tuple[str, ...]]:
     WireError
         With reason ``invalid`` where a required key is missing or wrong.
     """
-    warnings: list[str] = []
     try:
-        return HeaderMap.model_validate(value), ()
+        head = HeaderMap.model_validate(value)
+        return head, _unnamed(head.axis)
     except ValidationError as error:
         wrong = {str(e["loc"][0]): e["msg"] for e in error.errors(include_url=False) if e["loc"]}
     kept = {k: v for k, v in value.items() if k not in wrong or k in _REQUIRED}
     warnings = [f"header: {k} ignored: {m}" for k, m in wrong.items() if k not in _REQUIRED]
-    return parse(HeaderMap, kept), tuple(warnings)
+    head = parse(HeaderMap, kept)
+    return head, (*warnings, *_unnamed(head.axis))
+
+
+def _unnamed(axis: AxisMap) -> tuple[str, ...]:
+    """Warn of an axis without name or units: what depends on them does not work."""
+    missing = [key for key in ("name", "units") if not getattr(axis, key)]
+    if not missing:
+        return ()
+    return (f"header: axis has no {' and no '.join(missing)}: no lines are named, and no network or library fits",)

@@ -123,7 +123,10 @@ def test_a_network_of_another_axis_is_told_and_ignored(
         instrument.send(*messages)
         end = listener.until("series", event="end")
     assert end.head["processed"] == scene.n_sent
-    assert "does not fit series 'scene': its axis is off by" in caplog.text
+    told = [r.getMessage() for r in caplog.records if "PCA alone" in r.getMessage()]
+    assert len(told) == 1
+    assert "series 'scene' is denoised by PCA alone" in told[0]
+    assert "its axis is off by" in told[0]
     assert all(r.head["kind"] == "pca" for r in listener.got if r.topic == "denoised")
     assert listener.last("status").head["learning"] == {"state": "off", "rounds": 0}
     assert listener.last("status").head["network"] is None

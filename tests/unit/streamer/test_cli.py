@@ -32,6 +32,28 @@ def register(monkeypatch: pytest.MonkeyPatch, **commands: str) -> None:
     monkeypatch.setattr(command_group, "entry_points", points.select)
 
 
+INTERRUPTED = """
+import signal, sys
+class Interrupts:
+    def find_spec(self, name, *more):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["scanwise", {command!r}]
+from streamer.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "code"),
+    [("run", "streamer.cli", 0), ("run", "streamer.service", 0), ("config", "streamer.cli", 130)],
+)
+def test_an_interrupt_while_modules_are_imported_is_a_clean_end(command: str, module: str, code: int) -> None:
+    ended = python("-c", INTERRUPTED.format(command=command, module=module))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")
+
+
 def test_help_lists_our_commands_and_version_is_told() -> None:
     told = scanwise("--help")
     assert told.exit_code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ def test_what_does_not_fit_or_cannot_be_read_is_told(
     assert sought(networks, series_of(Scene())) is None
     assert "its axis is off by 20 channels" in caplog.text
     assert "broken.onnx cannot be used" in caplog.text
+    # As where the axis was corrected during the scan: it is looked for again, and told once.
+    series = series_of(Scene())
+    series.axis = replace(series.axis, offset=0.5)
+    assert sought(networks, series) is None
+    assert caplog.text.count("is denoised by PCA alone") == 1
     networks.close()
 
 

@@ -61,6 +61,14 @@ def test_what_was_told_of_a_header_ends_with_the_one_that_is_right() -> None:
     assert "dwell_s ignored" in status["warnings"][0]["text"]
 
 
+def test_all_that_is_wrong_with_a_header_is_told() -> None:
+    pipeline = Pipeline(PipelineConfig())
+    pipeline.feed(header(axis={"size": 8, "scale": 0.1}, dwell_s=-1.0, technique="magic"))
+    told = " ".join(w["text"] for w in pipeline.status()["warnings"])
+    for words in ("axis has no name and no units", "dwell_s ignored", "technique ignored"):
+        assert words in told
+
+
 def test_a_message_that_contradicts_its_header_is_told_by_its_number() -> None:
     pipeline = Pipeline(PipelineConfig())
     feed_all(pipeline, [header(), image(counts=np.ones((4, 9), dtype=np.uint16))])
