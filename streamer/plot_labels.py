@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
@@ -13,8 +14,8 @@ from models.candidates import Label, candidates, label_peaks
 from streamer.run_data import Run
 
 _PER_CURVE: Final = 4
-_CROWDED: Final = 0.018
-"""Labels nearer than this share of the axis would lie over each other; the bigger peak keeps its own."""
+_ROOM: Final = 1.15
+"""A label needs so much more room than it is wide: the axes may still be made narrower."""
 
 
 def peak_labels(run: Run) -> list[Label]:
@@ -34,10 +35,10 @@ def peak_labels(run: Run) -> list[Label]:
 def draw_labels(ax: Axes, run: Run, labels: list[Label]) -> None:
     """Write names above the peaks of a mean spectrum that is drawn already."""
     mean = np.asarray(run.basis["mean"], dtype=float)
-    for label in _uncrowded(labels, float(np.ptp(run.axis))):
-        _write(ax, label.text, label.value, float(mean[_near(run.axis, label.value)].max()))
     ax.margins(y=0.2)
     ax.autoscale_view(scalex=False)
+    biggest_first = sorted(labels, key=lambda one: -one.counts)
+    _write(ax, [(one.text, one.value, float(mean[_near(run.axis, one.value)].max())) for one in biggest_first])
 
 
 def label_extremes(ax: Axes, run: Run, curve: NDArray[Any], labels: list[Label]) -> None:
@@ -45,11 +46,14 @@ def label_extremes(ax: Axes, run: Run, curve: NDArray[Any], labels: list[Label])
     size = np.abs(curve)
     reach = max(1, run.axis.size // 200)
     peaks, _ = find_peaks(size, distance=3 * reach, height=0.1 * float(size.max()))
+    named = []
     for at in sorted(peaks.tolist(), key=lambda i: -size[i])[:_PER_CURVE]:
         text = _name(run, float(run.axis[at]), reach * float(np.ptp(run.axis)) / run.axis.size, labels)
         if text:
-            _write(ax, text, float(run.axis[at]), float(curve[at]))
+            named.append((text, float(run.axis[at]), float(curve[at])))
     ax.margins(y=0.25)
+    ax.autoscale_view(scalex=False)
+    _write(ax, named)
 
 
 def _name(run: Run, value: float, reach: float, labels: list[Label]) -> str:
@@ -68,16 +72,16 @@ def _near(axis: NDArray[np.float64], value: float) -> slice:
     return slice(max(at - reach, 0), at + reach + 1)
 
 
-def _write(ax: Axes, text: str, value: float, height: float) -> None:
-    side = 3 if height >= 0 else -8
-    ax.annotate(
-        text, (value, height), xytext=(0, side), textcoords="offset points", ha="center", fontsize=6, color="0.35"
-    )
-
-
-def _uncrowded(labels: list[Label], span: float) -> list[Label]:
-    kept: list[Label] = []
-    for label in sorted(labels, key=lambda one: -one.counts):
-        if all(abs(label.value - other.value) > _CROWDED * span for other in kept):
-            kept.append(label)
-    return kept
+def _write(ax: Axes, texts: list[tuple[str, float, float]]) -> None:
+    """Write texts at (value, height), the most important first; one that would lie over another is left out."""
+    taken: list[Bbox] = []
+    for text, value, height in texts:
+        side = 3 if height >= 0 else -8
+        written = ax.annotate(
+            text, (value, height), xytext=(0, side), textcoords="offset points", ha="center", fontsize=6, color="0.35"
+        )
+        box = written.get_window_extent().expanded(_ROOM, 1.0)
+        if any(box.overlaps(other) for other in taken):
+            written.remove()
+        else:
+            taken.append(box)

@@ -17,6 +17,8 @@ UNMEASURED: Final = "0.75"
 """Grey of what was not measured."""
 _SPREAD: Final = (0.5, 99.5)
 """Percentiles between which colours are spread: a few odd positions must not own the scale."""
+_FAR: Final = 1.0
+"""What lies farther beyond them than they are apart is no noise of a denoised map: few positions have the element."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,19 @@ def limits_of(values: NDArray[Any], *, symmetric: bool = False) -> tuple[float, 
     if hi - lo > 1e-6 * abs(hi):
         return lo, hi
     return (min(0.0, 2 * lo), max(2 * hi, 0.0)) if hi else (0.0, 1.0)
+
+
+def look_of(values: NDArray[Any], unit: str) -> Look:
+    """Return how a window map is coloured: what few positions have far more of than all others is not cut off.
+
+    There colours follow the square root up to the largest value, so that the others can be told apart as well.
+    """
+    lo, hi = limits_of(values)
+    finite = values[np.isfinite(values)]
+    largest = float(finite.max()) if finite.size else hi
+    if largest > hi + _FAR * (hi - lo):
+        return Look(unit=unit, limits=(lo, largest), root=True)
+    return Look(unit=unit, limits=(lo, hi))
 
 
 def draw_map(ax: Axes, run: Run, values: NDArray[Any], look: Look) -> None:

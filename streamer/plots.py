@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamer.plot_abundances import abundances_figure, has_abundances
 from streamer.plot_labels import draw_labels, label_extremes, peak_labels
-from streamer.plot_maps import QUALITY, SHOWN, Look, draw_map, limits_of
+from streamer.plot_maps import QUALITY, SHOWN, Look, draw_map, look_of
 from streamer.plot_phases import draw_phases, has_phases, phases_figure
 from streamer.run_data import Run, at_equal_dwell
 
@@ -170,7 +170,7 @@ def window_panels(run: Run, label: str) -> list[_Panel]:
     raw, _ = at_equal_dwell(run.maps[f"raw/{label}"], dwell_s)
     denoised, median_s = at_equal_dwell(run.maps[f"window/{label}"], dwell_s)
     unit = "counts" if median_s is None else f"counts in {_seconds(median_s)}"
-    look = Look(unit=unit, limits=limits_of(denoised))
+    look = look_of(denoised, unit)
     return [
         _Panel(f"{label} raw: {_mean_sd(raw)}", _draws(run, raw, look)),
         _Panel(f"{label} denoised: {_mean_sd(denoised)}", _draws(run, denoised, look)),

@@ -16,10 +16,12 @@ import typer
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from models.candidates import Label
 from simulator.sample import load_specimen
 from streamer.closing import Portrait
-from streamer.plot_maps import UNMEASURED, Look, draw_map, limits_of
-from streamer.plots import STYLE, eigenspectra_figure, maps_figure, scree_figure
+from streamer.plot_labels import draw_labels
+from streamer.plot_maps import UNMEASURED, Look, draw_map, limits_of, look_of
+from streamer.plots import STYLE, draw_mean, eigenspectra_figure, maps_figure, scree_figure
 from streamer.report import _finite, make_report, numbers, report_command
 from streamer.run_data import Run
 from streamer.wire import Result
@@ -155,6 +157,30 @@ def test_scree_marks_the_rank(tmp_path: Path) -> None:
     assert np.asarray(kept.get_xdata()).tolist() == [1, 2]
     assert np.all(np.asarray(kept.get_ydata()) > np.asarray(left_out.get_ydata()).max())
     assert np.asarray(edge.get_ydata())[0] < np.asarray(kept.get_ydata()).min()
+
+
+def test_what_few_positions_have_is_not_cut_off() -> None:
+    values = np.random.default_rng(0).normal(10.0, 1.0, 10_000)
+    assert look_of(values, "counts") == Look(unit="counts", limits=limits_of(values))
+    values[:20] = 200.0
+    look = look_of(values, "counts")
+    assert look.limits == (limits_of(values)[0], 200.0)
+    assert look.root, "or all others would be one colour"
+
+
+def test_names_of_lines_never_lie_over_each_other(tmp_path: Path) -> None:
+    run = Run.load(write(tmp_path))
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    ax = figure.subplots()
+    draw_mean(ax, run)
+    span = float(np.ptp(run.axis))
+    labels = [Label(run.axis[0] + span * k / 40, f"Name {k}", 1.0 + k) for k in range(1, 40)]
+    draw_labels(ax, run, labels)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert 5 < len(boxes) < 39
+    assert ax.texts[0].get_text() == "Name 39", "that of the most counts stays"
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
 
 
 @pytest.mark.parametrize("values", [[np.nan, np.nan], [0.0, 0.0], [-3.0, -3.0], [2.0, 2.0]])
