@@ -4,9 +4,9 @@ Run `python -m tests.benchmarks.drift [--check] [--seeds N] [--nulls MILLIONS] [
 specimens are the simulator's, in EDS at 200 counts a spectrum and 10 eV a channel, and the model is the linear engine
 as it learns. The bound is what Fisher information allows at the threshold of the test, to which noise adds as often as
 it takes away; "known" is how soon the same test finds the change in the same spectra where it is told what each
-position would give. Beside the joint test stand two textbook CUSUMs (k 0.5, h 10) of the same filtered counts, of shift alone
-and of gain alone. With a tally file, scans without drift that it has are not run again, so that many can be run in
-pieces.
+position would give. Beside the joint test stand two textbook CUSUMs (k 0.5, h 10) of the same filtered counts, of shift
+alone and of gain alone. With a tally file, scans without drift that it has are not run again, so that many can be run
+in pieces.
 """
 
 from __future__ import annotations
