@@ -84,12 +84,15 @@ def seen_in_context(
         Labels and doubts; those of positions that do not vote or that leave hardly any doubt stay.
     """
     two = np.stack([np.where(voting, label, -1), np.where(voting & (label >= 0), runner_up, -1)])
-    ids, place = np.unique(two, return_inverse=True)
-    place = place.reshape(two.shape) - int(ids[0] < 0)
-    n_phases = ids.size - int(ids[0] < 0)
-    known, unsure = np.flatnonzero(place[0] >= 0), np.flatnonzero((place[1] >= 0) & (doubt > _OPEN))
+    # Numbers of phases are few and small: sorting a large map would take longer than all that follows.
+    ids = np.flatnonzero(np.bincount(two.ravel() + 1)[1:])
+    n_phases = ids.size
+    known, unsure = np.flatnonzero(two[0] >= 0), np.flatnonzero((two[1] >= 0) & (doubt > _OPEN))
     if n_phases < 2 or not 0 < unsure.size <= _MOST_OPEN:
         return label, doubt
+    among = np.full(int(ids[-1]) + 2, -1)
+    among[ids + 1] = np.arange(n_phases)
+    place = among[two + 1]
     some = known[spread_out(known.size, _FORESEEN_FROM)]
     parts = np.stack([1.0 - doubt, np.where(place[1] >= 0, doubt, 0.0)]).astype(np.float64)
     field = done(_learnt(_at(some, place, parts, n_phases), _votes(some, place, parts, n_phases, shape)))
@@ -98,7 +101,7 @@ def seen_in_context(
         at = unsure[first : first + _AT_ONCE]
         chance = field.posterior(_at(at, place, parts, n_phases), _votes(at, place, parts, n_phases, shape))
         best = chance.argmax(axis=0)
-        label[at], doubt[at] = ids[best + ids.size - n_phases], 1.0 - chance[best, np.arange(at.size)]
+        label[at], doubt[at] = ids[best], 1.0 - chance[best, np.arange(at.size)]
     return label, doubt
 
 
