@@ -11,6 +11,7 @@ from scipy.ndimage import label as labelled
 
 from models.certainty import finished_map
 from models.guess import phase_guess
+from models.stopping import misclassified_area
 from simulator.raster import scan_order, sparse_order
 from simulator.sample import Specimen, SpecimenFile, build, describe, load_specimen
 from simulator.schedule import Decision, Plan
@@ -181,6 +182,8 @@ class Stopped:
         Error of the finished map, and the target.
     counts, earliest : float
         Counts a position at the end, and when the error came to the target: an oracle that knows it stops there.
+    by_rate : float
+        When one would stop who knows what the error is in the mean at each dose, but not what it is by chance.
     """
 
     stopped: bool
@@ -188,6 +191,7 @@ class Stopped:
     stated: float
     counts: float
     earliest: float
+    by_rate: float = float("nan")
 
 
 def stop_settings(target: float) -> DecisionConfig:
@@ -227,7 +231,28 @@ def stop(name: str, seed: int, target: float, passes: int, side: int = SIDE, *, 
     error = error_of(called(series), specimen) if series.phases is not None else 1.0
     met = next((counts for counts, e in seen if e <= target), float("nan"))
     stopped = any(d["action"] == "stop" for d in loop.decisions)
-    return Stopped(stopped, error, target, float(series.engine.totals.sum()) / n, met)
+    by_rate = stop_by_rate(np.array(seen).reshape(-1, 2), n, target, config.decisions.stop_risk)
+    return Stopped(stopped, error, target, float(series.engine.totals.sum()) / n, met, by_rate)
+
+
+def stop_by_rate(seen: NDArray[np.float64], n: int, target: float, risk: float) -> float:
+    """Counts a position at which the error is below a target but for a risk, were its mean at each dose known.
+
+    The mean is the power law of the dose that describes the errors of the scan (Poisson counts of wrong positions) as
+    long as they are at most twice the target; where they are not twice in that range, the last dose.
+
+    Parameters
+    ----------
+    seen : ndarray, (m, 2)
+        Counts a position, and part of the n positions that was called wrongly then.
+    """
+    near = seen[(seen[:, 1] > 0) & (seen[:, 1] <= 2 * target)]
+    if len(np.unique(near[:, 0])) < 2:
+        return float(seen[-1, 0]) if len(seen) else float("nan")
+    slope, level = np.polyfit(np.log(near[:, 0]), np.log(near[:, 1]), 1, w=np.sqrt(n * near[:, 1]))
+    parts = np.linspace(target, 0.0, 1000, endpoint=False)
+    safe = next(part for part in parts if misclassified_area(np.full(n, part), n, risk)[1] <= target)
+    return float(np.exp((np.log(safe) - level) / slope)) if slope < 0 else float("inf")
 
 
 def homogeneous(seed: int, passes: int = 8) -> float:

@@ -190,7 +190,7 @@ def ratio(uniform: list[dict[str, float]], other: list[dict[str, float]], level:
 def of_kind(results: list[dict[str, Any]], kind: str) -> list[tuple[str, Stopped]]:
     """Return specimens and stops."""
     keys = Stopped.__dataclass_fields__
-    return [(r["specimen"], Stopped(**{k: r[k] for k in keys})) for r in results if r["kind"] == kind]
+    return [(r["specimen"], Stopped(**{k: r[k] for k in keys if k in r})) for r in results if r["kind"] == kind]
 
 
 def stops(results: list[dict[str, Any]], missed: list[str]) -> None:
@@ -200,6 +200,7 @@ def stops(results: list[dict[str, Any]], missed: list[str]) -> None:
     print(
         "known: the same where the phases and their mixtures are known beforehand, and the error is by exact posterior"
     )
+    print("rate: the same for one who knows how much is called wrongly at each dose in the mean, though not by chance")
     print("fixed: median dose over that by which 19 of 20 scans of the specimen have come to the target")
     for kind, side in (("stop", SIDE), ("large", LARGE)):
         every = of_kind(results, kind)
@@ -222,11 +223,12 @@ def _print_stops(
     wrong = sum(s.error > s.stated for _, s in ended)
     middle, text = _beyond([(s.counts, s.earliest) for _, s in ended])
     bound = _beyond([(dose, earliest) for dose, earliest, _ in bounds])[1]
+    rate = _beyond([(s.by_rate, s.earliest) for _, s in ended])[1]
     over = float(np.median([s.counts / fixed[n] - 1.0 for n, s in ended]))
     ok = wrong <= 1.5 * STOP_RISK * len(ended) and middle <= MOST_BEYOND
     print(
         f"{title:21s} {len(mine)} scans, {len(ended)} stopped, {wrong} missed the target; beyond: {text}, "
-        f"known: {bound} ({len(bounds)}), fixed: {over:.0%} {'' if ok else 'MISSED'}",
+        f"rate: {rate}, known: {bound} ({len(bounds)}), fixed: {over:.0%} {'' if ok else 'MISSED'}",
         flush=True,
     )
     return ok
@@ -234,7 +236,7 @@ def _print_stops(
 
 def _beyond(doses: list[tuple[float, float]]) -> tuple[float, str]:
     """Median of the doses over the earliest ones that there are, and what is said of them."""
-    beyond = [dose / earliest - 1.0 for dose, earliest in doses if np.isfinite(earliest)]
+    beyond = [dose / earliest - 1.0 for dose, earliest in doses if np.isfinite(dose) and np.isfinite(earliest)]
     if not beyond:
         return float("nan"), "-"
     low, middle, high = np.percentile(beyond, [10, 50, 90])
