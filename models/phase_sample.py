@@ -110,6 +110,10 @@ class PhaseView:
         z[exposure <= 0] = 0.0
         return Sample(z, exposure, np.ones(positions.size), np.full(positions.size, -1))
 
+    def exposure(self, positions: Positions) -> Float64:
+        """Measurements of unit variance that the spectra of positions are worth (n,)."""
+        return _exposure(self._map, self._noise, positions)[1]
+
     def usable(self, positions: Positions) -> NDArray[np.bool_]:
         """Which positions can be sampled: something was counted, and it is still there if it is needed."""
         _, exposure = _exposure(self._map, self._noise, positions)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces, done, together
 from models.linear import LinearEngine
+from models.phase_borders import mixtures_of
 from models.phase_chains import chained
 from models.phase_context import in_context
 from models.phase_growth import Fit, PhaseLimits, grown, seen_in_tiles
@@ -81,8 +82,7 @@ class Phases:
         self._names: dict[int, str] = {}
         self._seeds: dict[int, Positions] = {}
         self._job: Generator[None, None, None] | None = None
-        self._learnt_at, self._learnt_from, self._learnt_rank = 0, 0.0, 0
-        self._looked = (0, 0)
+        self._learnt_at, self._learnt_from, self._learnt_rank, self._looked = 0, 0.0, 0, (0, 0)
         self._revision = self._since = self._strangers = self._seen = 0
         n = engine.n_positions
         self.label: NDArray[np.int32] = np.full(n, UNSEEN, dtype=np.int32)
@@ -237,7 +237,7 @@ class Phases:
     def _hear_neighbours(self, chance: Float32, shape: tuple[int, ...]) -> Pieces[None]:
         """Call positions by phases that are probable (C, P) by their own spectra, and by those beside them."""
         unexplained = 1.0 - chance.sum(axis=0)
-        chance = yield from in_context(chance, ~self._engine.held, shape)
+        chance = yield from in_context(chance, ~self._engine.held, shape, mixtures_of(self.mixed, self.found))
         known = np.flatnonzero(unexplained < 1.0)
         for first in range(0, known.size, _SCAN_ROWS):
             at = known[first : first + _SCAN_ROWS]

@@ -60,7 +60,7 @@ def test_brightness_makes_no_phases_and_faint_positions_none_either() -> None:
     sure = bright > 1
     assert adjusted_rand_score(scene.truth[sure], phases.label[sure]) > 0.97
     faint = bright < 0.15
-    assert float(np.nanmean(phases.confidence[faint])) < float(phases.confidence[sure].mean()) - 0.01
+    assert float(np.nanmean(phases.confidence[faint])) < float(phases.confidence[sure].mean()) - 0.003
 
 
 @pytest.mark.parametrize("seed", [0, 1])
