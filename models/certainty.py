@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from models.phase_mixture import evaluate
 from models.phases import Phases
 from models.surroundings import error_among_neighbours
 
+FinishedMap: TypeAlias = tuple[NDArray[np.int32], Float32]
 _BINS = 256
 _STAYS = 0.5
 _OWN = 0.2
@@ -57,9 +59,7 @@ def phase_errors(
     return index, (phases.doubt if doubt is None else doubt)[index].astype(np.float64)
 
 
-def finished_map(
-    phases: Phases, engine: LinearEngine, grid: tuple[int, int] | None
-) -> tuple[NDArray[np.int32], Float32]:
+def finished_map(phases: Phases, engine: LinearEngine, grid: tuple[int, int] | None) -> FinishedMap:
     """Labels (P,) of the map as it would be if the scan ended now, and the probability of each to be wrong.
 
     On a grid what lies around positions has its say, but for labels from before the phases that there are now.

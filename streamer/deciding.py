@@ -149,10 +149,10 @@ class Deciding:
 
     def promoted(self, t_ns: int, config: PipelineConfig) -> list[Event]:
         """Decide whether the scan may stop: the model has moved, or learnt that it need not."""
-        self._evidence.note()
+        finished = self._evidence.note()
         if "stop" not in self._header.actions:
             return []
-        found = self._evidence.check(config, self._dose, self._filled())
+        found = self._evidence.check(config, self._dose, self._filled(), finished)
         return [] if found is None else self._issue(found, t_ns, config)
 
     def _confirmed_stop(self, t_ns: int, config: PipelineConfig) -> list[Proposal]:

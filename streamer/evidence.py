@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.axis import Axis
 from models.base import Float64
-from models.certainty import finished_map, phase_errors, swayed
+from models.certainty import FinishedMap, finished_map, phase_errors, swayed
 from models.foresight import Foresight
 from models.half_dose import HalfDose
 from models.linear import LinearEngine
@@ -108,24 +108,31 @@ class StopEvidence:
         self._checked_rank = self._checked_visits = 0
         self.latest: list[Condition] = []
 
-    def note(self) -> None:
-        """Remember the version that is in force, and the phase map."""
+    def note(self) -> FinishedMap | None:
+        """Remember the version that is in force, and the phase map; return that where it had to be foreseen."""
         published, dose = self._engine.score_map.published, float(self._engine.totals.sum())
         if published is not None:
             self._half.note(dose, published)
-        if self._phases is not None and self._foresight.wants(dose):
-            self._foresight.note(dose, *finished_map(self._phases, self._engine, self._context))
+        if self._phases is None or not self._foresight.wants(dose):
+            return None
+        finished = finished_map(self._phases, self._engine, self._context)
+        self._foresight.note(dose, *finished)
+        return finished
 
-    def check(self, config: PipelineConfig, dose: Dose, guess: Inpainted | None) -> Proposal | None:
+    def check(
+        self, config: PipelineConfig, dose: Dose, guess: Inpainted | None, finished: FinishedMap | None = None
+    ) -> Proposal | None:
         """Look at all conditions; return a stop where they hold for the second time.
 
         Parameters
         ----------
         guess : Inpainted, optional
             Of a scan that does not measure all positions: what the others are.
+        finished : FinishedMap, optional
+            As `note` has just foreseen it: once is enough.
         """
         limit = self._limit(config, dose)
-        self.latest = self.conditions(config, dose, guess)
+        self.latest = self.conditions(config, dose, guess, finished)
         self._checked_rank, self._checked_visits = self._rank, self._engine.score_map.n_visits
         met = self._in_a_row.check(self.latest if len(self.latest) > _FEW else [])
         if limit is not None:
@@ -149,7 +156,9 @@ class StopEvidence:
             return False
         return int(np.count_nonzero(self._engine.visits)) >= config.decisions.stop_coverage * planned
 
-    def conditions(self, config: PipelineConfig, dose: Dose, guess: Inpainted | None) -> list[Condition]:
+    def conditions(
+        self, config: PipelineConfig, dose: Dose, guess: Inpainted | None, finished: FinishedMap | None = None
+    ) -> list[Condition]:
         """All conditions as they are now; few as long as much is unmeasured, for the others cost time."""
         engine, asked = self._engine, config.decisions
         measured = int(np.count_nonzero(engine.visits))
@@ -162,7 +171,7 @@ class StopEvidence:
             return found
         rest = conditions(
             asked.targets(),
-            wrong_area=self._wrong_area(asked.stop_risk, guess),
+            wrong_area=self._wrong_area(asked.stop_risk, guess, finished),
             slope=self._slope(dose),
             angle_deg=self._angle_deg(),
             relative_errors=self._map_errors(config.windows),
@@ -228,13 +237,13 @@ class StopEvidence:
         # In whitened units a spectrum of h counts has energy h, and K components let K units of noise through.
         return float(np.sqrt(rank / max(float(np.median(totals)), 1e-9)))
 
-    def _wrong_area(self, risk: float, guess: Inpainted | None) -> float:
+    def _wrong_area(self, risk: float, guess: Inpainted | None, finished: FinishedMap | None) -> float:
         if self._phases is None:
             return 0.0
         if self._unresolved:
             return float("inf")
         phases, n = self._phases, int(np.count_nonzero(self._engine.visits))
-        label, doubt = finished_map(phases, self._engine, self._context)
+        label, doubt = finished or finished_map(phases, self._engine, self._context)
         index, error = phase_errors(phases, self._engine, doubt)
         beyond = swayed(phases, index, error) / max(float(error.sum()), 1e-9)
         waiting = phases.waiting(index)

@@ -127,6 +127,25 @@ def test_what_a_stop_counts_on_is_the_finished_map_in_which_neighbours_have_thei
     assert phase_error(phases.label, scene.truth.astype(np.int32)) < among
 
 
+def test_a_map_that_was_just_foreseen_need_not_be_foreseen_again() -> None:
+    scene = stripes(4, side=32)
+    n = len(scene.truth)
+    engine = LinearEngine(n, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    engine.process(np.arange(n, dtype=np.uint32), scene.counts(20.0))
+    engine.promote()
+    rest(engine, phases, 3000)
+    evidence = StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01), (32, 32))
+    finished, dose = evidence.note(), Dose(np.ones(n), np.ones(n), 1.0, 1, n)
+    assert finished is not None
+    assert evidence.note() is None, "there is no more dose"
+    config = PipelineConfig()
+    once, again = (evidence.conditions(config, dose, None, known) for known in (finished, None))
+    assert once == again
+    other = evidence.conditions(config, dose, None, (finished[0], 2.0 * finished[1]))
+    assert other != again
+
+
 def test_what_neighbours_relieve_mixtures_of_is_half_believed() -> None:
     scene = stripes(4, side=32)
     n = len(scene.truth)
