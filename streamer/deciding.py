@@ -161,14 +161,14 @@ class Deciding:
         It does not wait for the model to move again: that may take as long as a pass, and some scans have only one. Of
         a sparse scan it is not asked that they were: the model hardly moves, while each few visits change the map.
         """
-        enough = enough_visits(self._dwell_s.size)
+        enough, finished = enough_visits(self._dwell_s.size), None
         if not self.ledger.may_issue("stop", t_ns):
             return []
         if self._is_sparse and self._evidence.visits_since >= enough:
-            self._evidence.note()
+            finished = self._evidence.note()
         elif not self._evidence.may_be_confirmed(config, self._planned, enough):
             return []
-        found = self._evidence.check(config, self._dose, self._filled())
+        found = self._evidence.check(config, self._dose, self._filled(), finished)
         return [] if found is None else [found]
 
     @property
