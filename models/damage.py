@@ -24,6 +24,8 @@ from models.base import Float64
 _BINS_PER_OCTAVE, _MOST_BINS, _MOST_OCTAVES = 4, 64, 16
 _STEPS, _TOLERANCE = 50, 1e-9
 _ALIKE = 1e-3
+_TRACE = 1e-3
+"""Part of its counts that a position is sure to have of its phase, however few they are."""
 _LESS_LIKELY = 9.0
 """Units of chi-squared by which a hypothesis is worse: three standard deviations."""
 
@@ -130,7 +132,7 @@ class DamageMonitor:
         m = len(covariance)
         self._unit = covariance
         self._score: Float64 = np.zeros((m, m))
-        self._variance: Float64 = np.zeros(m)
+        self._variance: Float64 = np.zeros((m, m, m))
         # By dose before in doses of the visit, and by octaves of the whole dose: amounts of the visit and in all,
         # variance, what the visit has of all by its dose, and that times the dose before. The last two keep what is
         # expected exact to first order in the rate, however different the doses in a bin are.
@@ -148,13 +150,16 @@ class DamageMonitor:
         # The best weight of a visit is half of the dose so far; what would then be seen goes with the dose before.
         reach = 0.5 * (before + dose)
         self._score += (weight * reach[:, None]).T @ surprise
-        chance = share * (1.0 - share) * counts
-        self._variance += (weight**2 * (reach**2 * chance)[:, None]).sum(axis=0)
+        # Counts of a mixture scatter otherwise than those of the phase that makes up most of it.
+        composition = np.maximum(total, 0.0) + _TRACE * counts[:, None] * weight
+        composition *= (counts / np.maximum(composition.sum(axis=1), 1e-300))[:, None]
+        chance = (reach**2 * share * (1.0 - share))[:, None] * composition
+        self._variance += np.einsum("kj,jab->kab", (weight**2).T @ chance, self._unit)
         number = self._bin_of(before, dose)
-        unit = self._unit.diagonal(axis1=1, axis2=2).diagonal()
+        unit = composition @ self._unit.diagonal(axis1=1, axis2=2)
         own = weight * total
         parts = (
-            weight * repeats.fresh[told], own, weight**2 * counts[:, None] * unit, own * share[:, None],
+            weight * repeats.fresh[told], own, weight**2 * unit, own * share[:, None],
             own * (share * before)[:, None],
         )  # fmt: skip
         np.add.at(self._bins.swapaxes(0, 1), number, np.stack(parts, axis=-1))
@@ -187,9 +192,9 @@ class DamageMonitor:
 
     def _statistics(self, phase: int) -> tuple[float, float]:
         """Chi-squared of all changes, and that part of it which is a loss of the phase's own amount alone."""
-        if not self._variance[phase] > 0:
+        if not self._variance[phase].any():
             return 0.0, 0.0
-        inverse = np.linalg.pinv(self._variance[phase] * self._unit[phase], hermitian=True)
+        inverse = np.linalg.pinv(self._variance[phase], hermitian=True)
         weighted = inverse @ self._score[phase]
         lost = max(0.0, -float(weighted[phase])) / np.sqrt(max(float(inverse[phase, phase]), 1e-300))
         return float(self._score[phase] @ weighted), float(lost**2)

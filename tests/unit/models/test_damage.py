@@ -20,7 +20,8 @@ SHAPES = ENDMEMBERS / ENDMEMBERS.sum(axis=1, keepdims=True)
 class Scan:
     """Three phases in bands with a wedge in thickness; each position is given to the likeliest phase by its counts.
 
-    `rates` is the relative loss per unit of dose by phase, `into` what a damaged phase becomes.
+    `rates` is the relative loss per unit of dose by phase, `into` what a damaged phase becomes, `mixed` the share
+    of the next phase at every position.
     """
 
     seed: int
@@ -28,6 +29,7 @@ class Scan:
     counts: float = 40.0
     into: int | None = None
     beam_per_dose: float = 0.0
+    mixed: float = 0.0
     dose: Float = field(default_factory=lambda: np.zeros(N))
     total: Float = field(default_factory=lambda: np.zeros((N, D)))
 
@@ -46,6 +48,7 @@ class Scan:
         mean = left[:, None] * SHAPES[self.phase[index]]
         if self.into is not None:
             mean = mean + (1 - left)[:, None] * SHAPES[self.into]
+        mean = (1 - self.mixed) * mean + self.mixed * SHAPES[(self.phase[index] + 1) % 3]
         beam = np.exp(-self.beam_per_dose * middle)
         fresh = self.rng.poisson((self.bright[index] * dwell * beam)[:, None] * mean)
         self.total[index] += fresh
@@ -132,10 +135,12 @@ def test_nothing_is_found_without_damage_in_any_order_of_visits() -> None:
             assert scan.monitor.found() == []
 
 
-def test_the_statistic_is_chi_squared_where_nothing_is_lost() -> None:
+@pytest.mark.parametrize(("mixed", "counts"), [(0.0, 8.0), (0.4, 80.0)])
+def test_the_statistic_is_chi_squared_where_nothing_is_lost(mixed: float, counts: float) -> None:
+    """Also of mixtures, whose counts scatter otherwise than those of a phase; a sparse scan revisits little else."""
     found = []
     for seed in range(40):
-        scan = Scan(seed, counts=8.0)
+        scan = Scan(seed, counts=counts, mixed=mixed)
         scan.passes(3)
         found += [scan.monitor._statistics(k) for k in range(3)]
     everything, lost = np.array(found).T
