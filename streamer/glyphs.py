@@ -98,12 +98,13 @@ def half_blocks(values: NDArray[Any], rows: int, columns: int) -> Text:
     """
     plane = as_plane(values)
     rgb = colours(fit(plane, 2 * rows, columns) if values.ndim > 1 else _strip(plane, columns))
-    if rgb.shape[0] % 2:
-        rgb = np.concatenate([rgb, np.zeros((1, *rgb.shape[1:]), np.uint8)])
     text = Text(no_wrap=True, end="")
     for y in range(0, rgb.shape[0], 2):
-        for upper, lower in zip(rgb[y].tolist(), rgb[y + 1].tolist(), strict=True):
-            text.append("▀", Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower)))
+        # Below an odd last line there is nothing: the terminal's own background.
+        below = rgb[y + 1].tolist() if y + 1 < rgb.shape[0] else [None] * rgb.shape[1]
+        for upper, lower in zip(rgb[y].tolist(), below, strict=True):
+            background = None if lower is None else Color.from_rgb(*lower)
+            text.append("▀", Style(color=Color.from_rgb(*upper), bgcolor=background))
         if y + 2 < rgb.shape[0]:
             text.append("\n")
     return text

@@ -14,6 +14,8 @@ from models.candidates import Label, candidates, label_peaks
 from streamer.run_data import Run
 
 _PER_CURVE: Final = 4
+_HEADROOM: Final = 4.0
+"""Of a log axis above the highest peak, for its name."""
 _ROOM: Final = 1.15
 """A label needs so much more room than it is wide: the axes may still be made narrower."""
 
@@ -37,8 +39,11 @@ def draw_labels(ax: Axes, run: Run, labels: list[Label]) -> None:
     mean = np.asarray(run.basis["mean"], dtype=float)
     ax.margins(y=0.2)
     ax.autoscale_view(scalex=False)
+    if ax.get_yscale() == "log":
+        ax.set_ylim(top=_HEADROOM * float(np.nanmax(mean)))
     biggest_first = sorted(labels, key=lambda one: -one.counts)
-    _write(ax, [(one.text, one.value, float(mean[_near(run.axis, one.value)].max())) for one in biggest_first])
+    named = [(one.text, one.value, float(mean[_near(run.axis, one.value)].max())) for one in biggest_first]
+    _write(ax, named, run.axis, mean)
 
 
 def label_extremes(ax: Axes, run: Run, curve: NDArray[Any], labels: list[Label]) -> None:
@@ -53,7 +58,7 @@ def label_extremes(ax: Axes, run: Run, curve: NDArray[Any], labels: list[Label])
             named.append((text, float(run.axis[at]), float(curve[at])))
     ax.margins(y=0.25)
     ax.autoscale_view(scalex=False)
-    _write(ax, named)
+    _write(ax, named, run.axis, curve)
 
 
 def _name(run: Run, value: float, reach: float, labels: list[Label]) -> str:
@@ -72,8 +77,13 @@ def _near(axis: NDArray[np.float64], value: float) -> slice:
     return slice(max(at - reach, 0), at + reach + 1)
 
 
-def _write(ax: Axes, texts: list[tuple[str, float, float]]) -> None:
-    """Write texts at (value, height), the most important first; one that would lie over another is left out."""
+def _write(
+    ax: Axes, texts: list[tuple[str, float, float]], axis: NDArray[np.float64], curve: NDArray[np.float64]
+) -> None:
+    """Write texts at (value, height), the most important first; none over another or over the curve."""
+    if ax.get_yscale() == "log":
+        curve = np.maximum(curve, ax.get_ylim()[0])
+    drawn = ax.transData.transform(np.column_stack([axis, curve]))
     taken: list[Bbox] = []
     for text, value, height in texts:
         side = 3 if height >= 0 else -8
@@ -81,7 +91,9 @@ def _write(ax: Axes, texts: list[tuple[str, float, float]]) -> None:
             text, (value, height), xytext=(0, side), textcoords="offset points", ha="center", fontsize=6, color="0.35"
         )
         box = written.get_window_extent().expanded(_ROOM, 1.0)
-        if any(box.overlaps(other) for other in taken):
+        beside = drawn[(drawn[:, 0] > box.x0) & (drawn[:, 0] < box.x1), 1]
+        crossed = bool(((beside > box.y0) & (beside < box.y1)).any())
+        if crossed or any(box.overlaps(other) for other in taken):
             written.remove()
         else:
             taken.append(box)

@@ -150,6 +150,7 @@ def _draw_grid(ax: Axes, axes: list[NavAxis], values: NDArray[Any], look: Look) 
         interpolation="nearest",
         **_scale(look),
     )
+    ax.locator_params(axis="x", nbins=5)
     ax.set_xlabel(axes[1].label)
     ax.set_ylabel(axes[0].label)
     _bar(ax, shown, values, look)

@@ -57,11 +57,12 @@ def phase_spectra(run: Run) -> dict[int, NDArray[np.float64]]:
     return spectra
 
 
-def draw_phases(ax: Axes, run: Run) -> None:
-    """Draw the phase map with its names."""
-    names = phase_names(run)
-    label = run.maps["phase"]
-    classes = tuple((float(n), name, phase_colour(n)) for n, name in names.items())
+def draw_phases(ax: Axes, run: Run, label: NDArray[Any] | None = None) -> None:
+    """Draw the phase map (or another of the same phases) with its names."""
+    label = run.maps["phase"] if label is None else label
+    known = phase_names(run)
+    numbers = sorted({*known, *np.unique(label[label >= 0]).astype(int).tolist()})
+    classes = tuple((float(n), known.get(n, f"phase {n}"), phase_colour(n)) for n in numbers)
     draw_map(ax, run, np.where(label >= 0, label, np.nan), Look(classes=classes))
 
 

@@ -121,9 +121,14 @@ def _plain_panels(run: Run) -> list[_Panel]:
     known = {*describe, "scores", "phase", "confidence", "mixed"}
     for name, values in run.maps.items():
         if name not in known and "/" not in name and values.shape == run.nav_shape:
-            look = SHOWN if name == "network" else Look()
-            panels.append(_Panel(_IN_WORDS.get(name, name), _draws(run, values.astype(float), look)))
+            panels.append(_Panel(_IN_WORDS.get(name, name), _plain_draw(run, name, values)))
     return panels
+
+
+def _plain_draw(run: Run, name: str, values: NDArray[Any]) -> Callable[[Axes], None]:
+    if name == "guess":
+        return lambda ax: draw_phases(ax, run, values)
+    return _draws(run, values.astype(float), SHOWN if name == "network" else Look())
 
 
 def _draws(run: Run, values: NDArray[Any], look: Look) -> Callable[[Axes], None]:
@@ -330,7 +335,7 @@ def _heading(run: Run) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def _mean_sd(values: NDArray[Any]) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from streamer.wire.data import AxisMap, NavAxisMap
 
 FINAL = "final.npz"
+_MOST_NM: Final = 10_000.0
+"""From here on the numbers of an axis in nm are too long to stand beside each other."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class NavAxis:
     def label(self) -> str:
         """Return name and units as a figure shows them."""
         return f"{self.name} ({self.units})" if self.units else self.name
+
+    def legible(self, n: int) -> NavAxis:
+        """Return the axis in µm where `n` positions in nm are numbers that nobody can read."""
+        if self.units != "nm" or max(map(abs, self.edges(n))) < _MOST_NM:
+            return self
+        return NavAxis(self.name, "µm", self.offset / 1000, self.scale / 1000)
 
     def edges(self, n: int) -> tuple[float, float]:
         """Return where the first of `n` positions begins and the last one ends."""
@@ -123,7 +131,9 @@ class Run:
             names = ["z", "y", "x"][-len(self.nav_shape) :]
             return [NavAxis(n, "position", 0.0, 1.0) for n in names]
         axes = [NavAxisMap.model_validate(a) for a in named]
-        return [NavAxis(a.name, a.units, a.offset, a.scale) for a in axes]
+        return [
+            NavAxis(a.name, a.units, a.offset, a.scale).legible(n) for a, n in zip(axes, self.nav_shape, strict=True)
+        ]
 
     @property
     def axis_label(self) -> str:

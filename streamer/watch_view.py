@@ -18,16 +18,15 @@ from rich.text import Text
 
 from streamer.glyphs import half_blocks, sparkline
 from streamer.run_data import at_equal_dwell
+from streamer.watch_tables import anomalies, clean, decisions, notices, outcome, refused
 from streamer.wire.results import Result
 
 SILENT_S: Final = 3.0
 """Without a word for this long, the daemon is taken for gone (a status comes every second)."""
 _RATES: Final = 60
-_DECISIONS: Final = 3
 _ANOMALIES: Final = 3
-_WARNINGS: Final = 3
+_PHASES, _UNMET = 6, 3
 _STATE_STYLE: Final = {"running": "bold green", "closing": "yellow", "idle": "cyan", "stopped": "red"}
-_OUTCOME_STYLE: Final = {"accepted": "green", "refused": "red", "late": "red", "expired": "yellow"}
 
 
 @dataclass
@@ -108,11 +107,6 @@ class Watched:
 _BOOKS: Final = ("n_sent", "received", "processed", "lost", "rejected", "duplicates")
 
 
-def clean(text: object) -> str:
-    """Return text from elsewhere without what could steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
-
-
 # -- one line, where there is no terminal ----------------------------------------------------------------------------
 
 
@@ -134,14 +128,12 @@ def line(watched: Watched, url: str, now_s: float) -> str:
         f"rank {_rank(watched)} model {_model(watched)}",
         f"anomalies {watched.n_anomalies:,}",
     ]
-    refused = _refused(watched)
-    if refused is not None:
-        words.append(f"refused {refused}")
+    wrong = refused(watched.status)
+    if wrong is not None:
+        words.append(f"refused {wrong}")
     last = next(reversed(watched.decisions.values()), None)
     if last is not None:
-        words.append(
-            f"{clean(last.get('action'))} ({clean(last.get('mode'))}): {clean(_outcome(last, time.time_ns()))}"
-        )
+        words.append(f"{clean(last.get('action'))} ({clean(last.get('mode'))}): {clean(outcome(last, time.time_ns()))}")
     return "; ".join(words)
 
 
@@ -166,18 +158,6 @@ def _model(watched: Watched) -> object:
     return watched.basis.get("model", watched.status.get("model", 0))
 
 
-def _outcome(decision: Mapping[str, Any], now_ns: int) -> str:
-    outcome = decision.get("outcome")
-    if outcome is None:
-        left_s = (int(decision.get("valid_until_ns", 0)) - now_ns) / 1e9
-        return f"open for {left_s:.0f} s" if left_s > 0 else "expired"
-    answer = decision.get("answer") or {}
-    text = f"{outcome}"
-    if answer.get("controller"):
-        text += f" by {answer['controller']}"
-    return text + (f": {answer['error']}" if answer.get("error") else "")
-
-
 # -- the whole picture -----------------------------------------------------------------------------------------------
 
 
@@ -199,7 +179,11 @@ def view(watched: Watched, url: str, wanted: str | None, console: Console, now_s
     silent_s = watched.silent_s(now_s)
     if silent_s is None:
         return Panel(Text(f"waiting for the daemon at {url}\nstart one with: scanwise run"), title="scanwise")
-    below = [_notices(watched), _decisions(watched), _anomalies(watched)]
+    below = [
+        notices(watched.status),
+        decisions(list(watched.decisions.values())),
+        anomalies(watched.n_anomalies, watched.anomalies, watched.series, watched.status.get("groups")),
+    ]
     numbers = _numbers(watched, console)
     width, height = console.size
     room = (min(30, max(4, height - 14)), max(10, width - _NUMBERS_WIDTH - 8))
@@ -235,13 +219,43 @@ def _numbers(watched: Watched, console: Console) -> RenderableType:
     table.add_row("spectra", f"{done:,} of {_of(expected)}")
     if expected:
         table.add_row("", ProgressBar(total=expected, completed=min(done, expected), width=_NUMBERS_WIDTH - 12))
-    table.add_row("rate", f"{status.get('rate_hz', 0):,.0f}/s")
+    table.add_row("rate", f"{status.get('rate_hz', 0):,.0f}/s{_left(status, done, expected)}")
     table.add_row("", Text(sparkline(watched.rates_hz, _NUMBERS_WIDTH - 12), "cyan"))
     table.add_row("lag", f"{status.get('lag_ms', 0):.1f} ms, {status.get('in_flight', 0):,} in flight")
     table.add_row("lost", _books_text(status.get("lost")))
     table.add_row("rejected", _books_text(status.get("rejected")))
     table.add_row("model", f"rank {_rank(watched)}, version {_model(watched)}")
+    _add_findings(table, status)
     return table
+
+
+def _left(status: Mapping[str, Any], done: int, expected: int | None) -> str:
+    """How long the rest of the plan takes at this rate."""
+    rate_hz = float(status.get("rate_hz") or 0.0)
+    if not expected or rate_hz <= 0 or done >= expected or status.get("state") != "running":
+        return ""
+    left_s = (expected - done) / rate_hz
+    return f", {left_s:,.0f} s left" if left_s < 600 else f", {left_s / 60:,.0f} min left"
+
+
+def _add_findings(table: Table, status: Mapping[str, Any]) -> None:
+    """Add rows of what is known of the specimen, and of what a stop waits for."""
+    coverage = status.get("coverage")
+    if coverage is not None:
+        table.add_row("measured", f"{coverage:.1%} of positions")
+    phases = sorted(status.get("phases") or [], key=lambda phase: -int(phase.get("n") or 0))
+    for k, phase in enumerate(phases[:_PHASES]):
+        table.add_row("phases" if k == 0 else "", f"{int(phase.get('n') or 0):>7,}  {clean(phase.get('name'))}")
+    if len(phases) > _PHASES:
+        table.add_row("", f"and {len(phases) - _PHASES} more")
+    unmet = {n: c for n, c in (status.get("stop_conditions") or {}).items() if not c.get("met")}
+    for k, (name, condition) in enumerate(list(unmet.items())[:_UNMET]):
+        table.add_row("stop waits" if k == 0 else "", clean(name).replace("_", " "))
+        table.add_row("", Text(f"{_short(condition.get('value'))}, target {_short(condition.get('target'))}", "dim"))
+
+
+def _short(value: Any) -> str:
+    return "not known" if value is None or not np.isfinite(value) else f"{value:.2g}"
 
 
 def _books_text(books: object) -> Text:
@@ -250,6 +264,11 @@ def _books_text(books: object) -> Text:
         return Text("0")
     parts = ", ".join(f"{clean(k)} {v:,}" for k, v in books.items()) if isinstance(books, Mapping) else ""
     return Text(f"{total:,} ({parts})" if parts else f"{total:,}", "bold red")
+
+
+def _plain(value: float) -> str:
+    """A number as people write it."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _map(watched: Watched, wanted: str | None, rows: int, columns: int) -> RenderableType:
@@ -263,62 +282,5 @@ def _map(watched: Watched, wanted: str | None, rows: int, columns: int) -> Rende
     if values.ndim > len(watched.series.get("nav_shape", values.shape)):
         values = values[..., 0]
     finite = values[np.isfinite(values)]
-    range_ = f" {finite.min():.3g} to {finite.max():.3g}" if finite.size else ""
+    range_ = f" {_plain(finite.min())} to {_plain(finite.max())}" if finite.size else ""
     return Group(Text(clean(name), "bold").append(range_, "dim"), half_blocks(values, rows, columns))
-
-
-def _refused(watched: Watched) -> str | None:
-    """What was refused last, and why."""
-    refused = watched.status.get("last_rejected")
-    if not isinstance(refused, Mapping):
-        return None
-    what = f"{clean(refused.get('htype') or 'message')}"
-    what += f" of {clean(refused['series'])!r}" if refused.get("series") else ""
-    return f"{what}: {clean(refused.get('detail'))}"
-
-
-def _notices(watched: Watched) -> RenderableType | None:
-    """What whoever runs the instrument should know: the last refusal with what to do about it, and warnings."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", width=10)
-    table.add_column(ratio=1)
-    refused = _refused(watched)
-    if refused is not None:
-        advice = clean(watched.status["last_rejected"].get("advice"))
-        table.add_row("refused", Text(refused, "red").append(f"\n{advice}", "default"))
-    for warning in list(watched.status.get("warnings") or [])[-_WARNINGS:]:
-        table.add_row("warning", Text(clean(warning.get("text")), "yellow"))
-    return table if table.row_count else None
-
-
-def _decisions(watched: Watched) -> RenderableType | None:
-    if not watched.decisions:
-        return None
-    table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", width=10)
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1)
-    now_ns = time.time_ns()
-    for i, decision in enumerate(list(watched.decisions.values())[-_DECISIONS:]):
-        outcome = _outcome(decision, now_ns)
-        style = _OUTCOME_STYLE.get(outcome.split(" ")[0].rstrip(":"), "yellow")
-        words = Text(clean(decision.get("action")), "bold").append(f" ({clean(decision.get('mode'))})", "dim")
-        said = Text(clean(outcome), style).append(f"\n{clean(decision.get('reason'))}", "default")
-        table.add_row("decisions" if i == 0 else "", words, said)
-    return table
-
-
-def _anomalies(watched: Watched) -> RenderableType | None:
-    if not watched.n_anomalies:
-        return None
-    units = clean((watched.series.get("axis") or {}).get("units", ""))
-    table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", width=10)
-    table.add_column(no_wrap=True)
-    table.add_row("anomalies", Text(f"{watched.n_anomalies:,}", "bold magenta"))
-    for anomaly in reversed(watched.anomalies):
-        lo, hi = (*(anomaly.get("window") or ()), None, None)[:2]
-        window = f" in {lo:.4g} to {hi:.4g} {units}" if lo is not None and hi is not None else ""
-        where = ", ".join(str(i) for i in (anomaly.get("index") or [])[:5])
-        table.add_row("", f"score {anomaly.get('score', 0):.1f}{window} at position {where}")
-    return table

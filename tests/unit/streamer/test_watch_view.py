@@ -59,8 +59,8 @@ def test_all_that_an_operator_asks_for_is_there() -> None:
     shown = _unstyled(_shown(_watched(basis, anomaly, counts, Result("decision", STOP))))
     for words in (
         "running", "s1", "4,990 of 6,000", "1,234/s", "2.5 ms, 10 in flight", "10 (gap 7, overflow 3)", "2 (junk 2)",
-        "rank 4, version 9", "stop", "enforce", "it is enough", "open for", "33.3", "7.96 to 8.1 keV", "position 17",
-        "0 to 599", "▀",
+        "rank 4, version 9", "stop", "enforce", "it is enough", "open for", "33.3", "7.96 to 8.1 keV",
+        "line 0, column 17", "0 to 599", "▀",
     ):  # fmt: skip
         assert words in shown, words
 
@@ -106,6 +106,42 @@ def test_a_refusal_and_warnings_are_shown_with_what_to_do() -> None:
         assert words in shown, words
     assert "refused header of 's2': axis.scale: no number" in line(watched, URL, 101.0)
     assert "refused" not in line(_watched(), URL, 101.0)
+
+
+def test_groups_phases_and_what_a_stop_waits_for_are_shown() -> None:
+    groups = [
+        {"group": 0, "state": "open", "kind": "feature", "n": 3, "evidence": 30.0, "explained": True},
+        {"group": 1, "state": "accepted", "name": "spinel", "kind": "feature", "n": 9, "evidence": 99.0},
+        {"group": 2, "state": "proposed", "kind": "feature", "n": 4, "evidence": 50.0, "window": [2.08, 2.22],
+         "candidates": ["Au Ma 2.123 keV"]},
+    ]  # fmt: skip
+    status = STATUS | {
+        "groups": groups,
+        "coverage": 0.25,
+        "phases": [{"id": 0, "name": "quartz", "n": 70}, {"id": 3, "name": "phase 3", "n": 700}],
+        "stop_conditions": {"misclassified_area": {"value": 0.105, "target": 0.01, "met": False},
+                            "relative_error": {"value": 0.1, "target": 0.2, "met": True}},
+    }  # fmt: skip
+    anomaly = Result("anomaly", {"score": 33.3, "window": [7.96, 8.1], "index": [17], "group": None})
+    shown = _unstyled(_shown(_watched(Result("status", status), anomaly)))
+    wanted = ("group 2: feature at 4 positions in 2.08 to 2.22 keV, perhaps Au Ma 2.123 keV  proposed", "spinel",
+              "25.0% of positions", "quartz", "misclassified area", "0.1, target 0.01", "1 s left")  # fmt: skip
+    for words in wanted:
+        assert words in shown, words
+    assert shown.index("group 2") < shown.index("group 1"), "what waits for a decision comes first"
+    assert shown.index("phase 3") < shown.index("quartz"), "the largest first"
+    assert "group 0" not in shown, "known by now"
+    assert "relative error" not in shown, "met"
+
+
+def test_decisions_of_one_action_are_one_line() -> None:
+    visits = [STOP | {"decision": f"s1/{k}", "action": "visit", "reason": f"the {k}th"} for k in range(5)]
+    made = [Result("decision", head) for head in (STOP | {"decision": "s1/9"}, *visits)]
+    shown = _unstyled(_shown(_watched(*made)))
+    assert shown.count("visit") == 1
+    assert "x 5" in shown
+    assert "the 4th" in shown
+    assert "it is enough" in shown, "not pushed out by them"
 
 
 def test_a_daemon_that_falls_silent_is_told() -> None:
