@@ -14,8 +14,10 @@ from models.candidates import Label, candidates, label_peaks
 from streamer.run_data import Run
 
 _PER_CURVE: Final = 4
-_HEADROOM: Final = 4.0
+_HEADROOM: Final = 8.0
 """Of a log axis above the highest peak, for its name."""
+_LIFTS: Final = (0, 8)
+"""Points above its peak where a label is tried."""
 _ROOM: Final = 1.15
 """A label needs so much more room than it is wide: the axes may still be made narrower."""
 
@@ -86,14 +88,16 @@ def _write(
     drawn = ax.transData.transform(np.column_stack([axis, curve]))
     taken: list[Bbox] = []
     for text, value, height in texts:
-        side = 3 if height >= 0 else -8
-        written = ax.annotate(
-            text, (value, height), xytext=(0, side), textcoords="offset points", ha="center", fontsize=6, color="0.35"
-        )
-        box = written.get_window_extent().expanded(_ROOM, 1.0)
-        beside = drawn[(drawn[:, 0] > box.x0) & (drawn[:, 0] < box.x1), 1]
-        crossed = bool(((beside > box.y0) & (beside < box.y1)).any())
-        if crossed or any(box.overlaps(other) for other in taken):
+        for lift in _LIFTS:
+            side = 3 + lift if height >= 0 else -8 - lift
+            written = ax.annotate(
+                text, (value, height), xytext=(0, side), textcoords="offset points", ha="center", fontsize=6,
+                color="0.35",
+            )  # fmt: skip
+            box = written.get_window_extent().expanded(_ROOM, 1.0)
+            beside = drawn[(drawn[:, 0] > box.x0) & (drawn[:, 0] < box.x1), 1]
+            crossed = bool(((beside > box.y0) & (beside < box.y1)).any())
+            if not crossed and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
             written.remove()
-        else:
-            taken.append(box)
