@@ -359,7 +359,8 @@ class LinearEngine:
     def window_error(self, channels: tuple[int, int], index: NDArray[Any] | None = None) -> Float32:
         """Standard error (n,) of the denoised counts of positions in a half-open channel range, NaN as in `window`."""
         weights = np.bincount(np.arange(*channels), minlength=self.n_channels).astype(np.float64)
-        return self._map.error(np.arange(self.n_positions) if index is None else index, weights)
+        index = np.arange(self.n_positions) if index is None else index
+        return self._map.error(index, weights, self.held[index])
 
     def denoise(self, index: NDArray[Any]) -> Float32:
         """Denoised accumulated spectra (n, D) of positions, counts."""

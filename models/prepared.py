@@ -270,7 +270,7 @@ class PreparedEngine(LinearEngine):
         basis = self.basis
         if basis is None or np.isnan(basis.mean[slice(*channels)]).any():
             return np.full(index.size, np.nan, dtype=np.float32)
-        return self._map.error(index, self._layout.collected(channels, self._share))
+        return self._map.error(index, self._layout.collected(channels, self._share), self.held[index])
 
     def _sums(self, shapes: Float32, channels: tuple[int, int]) -> Float32:
         """Sums (M,) of the model's spectra (M, m) over a channel range of the sender."""

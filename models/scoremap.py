@@ -201,11 +201,11 @@ class ScoreMap:
             out[measured] = self.published.relative_error(self.raw(measured), self.exposure(measured, noise))
         return out
 
-    def error(self, index: NDArray[Any], weights: Float64) -> Float32:
+    def error(self, index: NDArray[Any], weights: Float64, held: NDArray[np.bool_]) -> Float32:
         """Standard error (n,) of denoised spectra summed with weights (D,), NaN where nothing was measured.
 
         Positions of a novelty are shown as they were counted: theirs is the error of the counts, and what they were
-        counted otherwise than they are shown beyond that.
+        counted otherwise than they are shown beyond that. So is that of what is `held` (n,) alone, and in no group.
         """
         out = np.full(index.size, np.nan, dtype=np.float32)
         if self.published is None:
@@ -215,7 +215,7 @@ class ScoreMap:
         background = self.store.background(at)
         known = self.raw(at), self.exposure(at, noise), visits, weights
         error = linear_error(self.published, *known, background)
-        novel = np.flatnonzero(self.novelties.of(at).any(axis=1))
+        novel = np.flatnonzero((self.novelties.of(at).any(axis=1) | held[rows]) & self.store.complete(at))
         if novel.size:
             counts = self.counts(at[novel])
             shown = self.denoise(at[novel])
