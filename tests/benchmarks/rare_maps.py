@@ -107,6 +107,10 @@ def one(host: str, counts: float, seed: int) -> Found:
     return Found(z[where[held]], z[where[~held]], z[others], shown / raw)
 
 
+def _rms(deviations: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(deviations**2))) if deviations.size else float("nan")
+
+
 def main() -> int:
     """Print a line for each case; 1 where a target is missed under --check."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -122,12 +126,12 @@ def main() -> int:
         held, rare, others, spectra = (
             np.concatenate([getattr(f, k) for f in found]) for k in ("held", "rare", "others", "spectra")
         )
-        rms, beyond = float(np.sqrt(np.mean(held**2))), float(np.mean(np.abs(held) > 3))
+        rms, beyond = _rms(held), float(np.mean(np.abs(held) > 3))
         ok = rms <= SPREAD and beyond <= BEYOND
         missed |= not ok
         print(
             f"{host:10s} {counts:7g} {len(held):13d} {rms:6.2f} {beyond:9.3f} {np.abs(held).max():6.1f} "
-            f"{np.sqrt(np.mean(rare**2)):17.2f} {np.sqrt(np.mean(others**2)):17.2f} {np.median(spectra):13.3f}"
+            f"{_rms(rare):17.2f} {_rms(others):17.2f} {np.median(spectra):13.3f}"
             f"{'' if ok else '   MISSED'}",
             flush=True,
         )
