@@ -205,10 +205,8 @@ class StopEvidence:
         index, error = phase_errors(self._phases, self._engine)
         mixed = self._phases.mixed[index] > _EVEN
         n, m = np.count_nonzero(error > _OPEN), np.count_nonzero((error > _OPEN) & mixed)
-        return (
-            f"The phases of {n} of {index.size} measured positions are not told; {m} of them are mixtures of two, "
-            f"of which further counts would hardly tell which is more."
-        )
+        of_them = f"; {m} of them are mixtures of two, of which further counts would hardly tell which is more"
+        return f"The phases of {n} of {index.size} measured positions are not told{of_them if m else ''}."
 
     def reason(self) -> str:
         """Say it in a sentence for the operator."""
