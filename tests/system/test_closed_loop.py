@@ -17,7 +17,7 @@ from tests.system.outsider import Asker, Bench, Listener, daemon, free_port
 # How long before the end is decided: a busy computer may be slow, and no test is to depend on that.
 LEAD_S = {"--passes": 0.4, "--share": 3.0}
 # A sparse scan is given what every run of it reaches within seconds: its path depends on when decisions arrive.
-WRONG_AREA = {"--passes": 0.03, "--share": 0.06}
+WRONG_AREA = {"--passes": 0.03, "--share": 0.1}
 SETTINGS = """
 [pipeline.decisions]
 mode = "enforce"
