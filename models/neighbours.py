@@ -27,15 +27,17 @@ def neighbours(positions: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[ND
     return np.concatenate(found).astype(np.int64), np.concatenate(owner)
 
 
-def patches(positions: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions at most one step from these along every axis, themselves too, and for each of which row it is near.
+def patches(
+    positions: NDArray[np.int64], shape: tuple[int, ...], reach: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions at most `reach` steps from these along every axis, themselves too, and of which row each is near.
 
     Parameters
     ----------
     positions : ndarray, (n,)
         Flat C-order indices into `shape`.
     """
-    return boxes(np.stack(np.unravel_index(positions, shape), axis=1), range(-1, 2), shape)
+    return boxes(np.stack(np.unravel_index(positions, shape), axis=1), range(-reach, reach + 1), shape)
 
 
 def boxes(

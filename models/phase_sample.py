@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter
 from models.anomaly import ScanWindows
 from models.base import Float32, Float64, Pieces
 from models.composition import CompositionSpace, exposure_of, net_signal
-from models.neighbours import boxes, neighbours
+from models.neighbours import boxes, neighbours, patches
 from models.noise import NoiseModel
 from models.phase_likelihood import CountLikelihood, GaussLikelihood
 from models.phase_mixture import Cloud, Likelihood, Mixture, Sample
@@ -182,10 +182,7 @@ class Grid:
 
     def patches(self, rows: NDArray[np.int64]) -> tuple[Sample, NDArray[np.int64]]:
         """Compositions of measured positions up to a step from some rows in every direction, and of which row each."""
-        reach = round(self._spacing)
-        near, owner = boxes(
-            np.stack(np.unravel_index(self.positions[rows], self.shape), axis=1), range(-reach, reach + 1), self.shape
-        )
+        near, owner = patches(self.positions[rows], self.shape, round(self._spacing))
         there = self.scores.visits[near] > 0
         return self.view.composition(near[there]), owner[there]
 

@@ -217,13 +217,15 @@ class Discovery:
 
     def _follow_phases(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> None:
         """Take phases that few positions are of for groups, until somebody names them or they are no longer few."""
+        if phases is None:
+            return
         most = config.minor_phase * np.count_nonzero(engine.visits)
-        for found in self.found if phases is not None else ():
+        for found in self.found:
             minor = found.group.kind == "phase" and found.state == "proposed"
-            if minor and phases is not None and np.count_nonzero(phases.label == found.phase) > most:
+            if minor and np.count_nonzero(phases.label == found.phase) > most:
                 found.state, found.explained = "open", True
                 self._settled = np.union1d(self._settled, found.group.positions)
-        for number, group in minor_phases(phases, engine, config.minor_phase) if phases is not None else ():
+        for number, group in minor_phases(phases, engine, config.minor_phase):
             known = next((f for f in self.found if f.group.kind == "phase" and f.phase == number), None)
             if known is None and not self._is_told(group, as_phase=False):
                 window = self._window(group, engine, axis)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -18,7 +19,7 @@ from models.noise import POISSON
 from models.phase_likelihood import GaussLikelihood
 from models.phase_mixture import Cloud, Mixture, Sample, excess, whitening
 from models.phases import UNSEEN, Phases
-from simulator.sample import load_specimen
+from simulator.sample import Specimen, load_specimen
 from tests.unit.models.phase_scenes import WIDTH, D, PhaseScene, rest, scanned, spectra, stripes
 
 
@@ -107,17 +108,23 @@ def test_patches_end_where_the_grid_does() -> None:
     assert [sorted(near[owner == k].tolist()) for k in (0, 1)] == [[0, 1, 4, 5], [0, 1, 2, 4, 5, 6, 8, 9, 10]]
 
 
-@pytest.mark.parametrize("counts", [100.0, 2000.0])
-def test_phases_are_the_corners_where_nearly_everything_is_mixed(counts: float) -> None:
-    specimen = load_specimen("exercise", seed=3, shape=(20, 20), channels=256)
-    engine = LinearEngine(400, 256, noise=POISSON)
+def phases_of(specimen: Specimen, mean: NDArray[np.float64], passes: int, rng: np.random.Generator) -> Phases:
+    """Phases of a whole scan with these mean counts (P, D) in each pass."""
+    n, n_channels = mean.shape
+    engine = LinearEngine(n, n_channels, noise=POISSON)
     phases = Phases(engine, 4.0, specimen.nav_shape)
-    rng = np.random.default_rng(3)
-    for _ in range(10):
-        engine.process(np.arange(400, dtype=np.uint32), rng.poisson(counts * specimen.expected()).astype(np.uint16))
+    for _ in range(passes):
+        engine.process(np.arange(n, dtype=np.uint32), rng.poisson(mean).astype(np.uint16))
         engine.promote()
     engine.finish()
     phases.finish()
+    return phases
+
+
+@pytest.mark.parametrize("counts", [100.0, 2000.0])
+def test_phases_are_the_corners_where_nearly_everything_is_mixed(counts: float) -> None:
+    specimen = load_specimen("exercise", seed=3, shape=(20, 20), channels=256)
+    phases = phases_of(specimen, counts * specimen.expected(), 10, np.random.default_rng(3))
     truth = specimen.phase_map().ravel()
     assert len(phases.infos) == 3
     assert adjusted_rand_score(truth, phases.label) > 0.95
@@ -131,15 +138,7 @@ def test_mixtures_that_are_denser_in_one_place_are_no_phase() -> None:
     share = specimen.abundances / specimen.abundances.sum(axis=1, keepdims=True)
     rng = np.random.default_rng(0)
     dose = np.where(share.max(axis=1) < 0.97, 26.0, 8.0) * (1.0 + 0.25 * rng.normal(size=1296)).clip(0.3)
-    engine = LinearEngine(1296, 256, noise=POISSON)
-    phases = Phases(engine, 4.0, specimen.nav_shape)
-    for _ in range(5):
-        counts = rng.poisson(dose[:, None] * specimen.expected()).astype(np.uint16)
-        engine.process(np.arange(1296, dtype=np.uint32), counts)
-        engine.promote()
-    engine.finish()
-    phases.finish()
-    assert len(phases.infos) == 3
+    assert len(phases_of(specimen, dose[:, None] * specimen.expected(), 5, rng).infos) == 3
 
 
 def test_mixtures_of_three_phases_are_evenly_spread_over_their_triangle() -> None:

@@ -30,6 +30,18 @@ def looked_at(scene: PhaseScene) -> tuple[LinearEngine, Phases, StopEvidence]:
     return engine, phases, StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01))
 
 
+def mapped() -> tuple[PhaseScene, LinearEngine, Phases]:
+    """A scan of stripes, with few counts, whose phases were looked for."""
+    scene = stripes(4, side=32)
+    n = len(scene.truth)
+    engine = LinearEngine(n, D, noise=POISSON)
+    phases = Phases(engine, WIDTH, scene.shape)
+    engine.process(np.arange(n, dtype=np.uint32), scene.counts(20.0))
+    engine.promote()
+    rest(engine, phases, 3000)
+    return scene, engine, phases
+
+
 def test_no_map_is_trusted_before_phases_were_looked_for_in_the_data_at_hand() -> None:
     scene = stripes(3)
     n, counts = len(scene.truth), scene.counts(150.0)
@@ -107,13 +119,8 @@ def test_a_flag_that_chance_brings_about_in_many_a_map_holds_no_stop_up(extra: i
 
 
 def test_what_a_stop_counts_on_is_the_finished_map_in_which_neighbours_have_their_say() -> None:
-    scene = stripes(4, side=32)
+    scene, engine, phases = mapped()
     n, side = len(scene.truth), 32
-    engine = LinearEngine(n, D, noise=POISSON)
-    phases = Phases(engine, WIDTH, scene.shape)
-    engine.process(np.arange(n, dtype=np.uint32), scene.counts(20.0))
-    engine.promote()
-    rest(engine, phases, 3000)
     axis, dwell_s = Axis("Energy", "keV", D, 0.0, 0.01), np.ones(n)
 
     def wrong(grid: tuple[int, int] | None) -> float:
@@ -128,13 +135,8 @@ def test_what_a_stop_counts_on_is_the_finished_map_in_which_neighbours_have_thei
 
 
 def test_a_map_that_was_just_foreseen_need_not_be_foreseen_again() -> None:
-    scene = stripes(4, side=32)
+    scene, engine, phases = mapped()
     n = len(scene.truth)
-    engine = LinearEngine(n, D, noise=POISSON)
-    phases = Phases(engine, WIDTH, scene.shape)
-    engine.process(np.arange(n, dtype=np.uint32), scene.counts(20.0))
-    engine.promote()
-    rest(engine, phases, 3000)
     evidence = StopEvidence(engine, phases, Axis("Energy", "keV", D, 0.0, 0.01), (32, 32))
     finished, dose = evidence.note(), Dose(np.ones(n), np.ones(n), 1.0, 1, n)
     assert finished is not None
@@ -147,13 +149,7 @@ def test_a_map_that_was_just_foreseen_need_not_be_foreseen_again() -> None:
 
 
 def test_what_neighbours_relieve_mixtures_of_is_half_believed() -> None:
-    scene = stripes(4, side=32)
-    n = len(scene.truth)
-    engine = LinearEngine(n, D, noise=POISSON)
-    phases = Phases(engine, WIDTH, scene.shape)
-    engine.process(np.arange(n, dtype=np.uint32), scene.counts(20.0))
-    engine.promote()
-    rest(engine, phases, 3000)
+    _, engine, phases = mapped()
     label, doubt = finished_map(phases, engine, (32, 32))
     index, among = phase_errors(phases, engine, doubt)
     alone = phase_errors(phases, engine)[1]
