@@ -8,7 +8,7 @@ two projections of its summed counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ _FLOOR = 0.1
 _DEGREE = 4
 _FEWEST_COUNTS = 5.0
 _EXPLAINED = 0.5
+_LINE_BINS = 2
+"""Bins on either side of a line's middle that it is in: one full width at half maximum."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ class DriftFilters:
         Covariance of the filtered counts of a visit without signal.
     eigenspectra, templates : ndarray, (K, D) and (2, D)
         The basis, and the derivatives of the mean spectrum by shift and gain.
-    live : ndarray of bool, (D,)
-        Channels that say something.
+    derivatives : ndarray, (2, K, D)
+        Those of the basis.
+    weight : ndarray, (D,)
+        Of the channels: 1 / noise variance, but 0 where one says nothing.
     bin_width : int
         Channels of a bin of half a peak width.
     """
@@ -90,7 +94,8 @@ class DriftFilters:
     ground: Float64
     eigenspectra: Float64
     templates: Float64
-    live: NDArray[np.bool_]
+    derivatives: Float64
+    weight: Float64
     bin_width: int
 
     @classmethod
@@ -103,20 +108,28 @@ class DriftFilters:
         weight = _weight(mean, total, width, noise)
         # At the ends of the axis a derivative would be that of the cut.
         weight[: 2 * half] = weight[-2 * half :] = 0.0
-        by_shift, by_gain = _derivatives(spectra, axis, half)
         templates = np.concatenate(_derivatives(mean[None, :], axis, half))
+        bin_width = max(1, round(width / 2))
+        none: Float64 = np.zeros(0)
+        basis = np.stack(_derivatives(spectra, axis, half))
+        return cls(noise, none, none, spectra, templates, basis, weight, bin_width)._weighted(weight)
+
+    def _weighted(self, weight: Float64) -> DriftFilters:
+        """The same with other weights (D,) of the channels."""
+        spectra = self.eigenspectra
         weighted = spectra * weight
         projector = weighted.T @ np.linalg.pinv(weighted @ spectra.T, hermitian=True)
-        filters = templates * weight
+        filters = self.templates * weight
         filters -= (filters @ spectra.T) @ projector.T
         # Templates of different size (a gain in parts, a shift in electronvolts) would spoil the 2 x 2 algebra.
         filters /= np.maximum(np.sqrt((filters**2).sum(axis=1, keepdims=True)), 1e-300)
         products = np.stack([filters[0] ** 2, filters[0] * filters[1], filters[1] ** 2])
-        response = np.stack([by_shift @ filters[0], by_gain @ filters[0], by_shift @ filters[1], by_gain @ filters[1]])
-        parts = (filters.T, noise.gain * projector @ (spectra @ products.T), projector @ response.T, projector)
-        ground = (noise.read_sigma**2 - noise.gain * noise.offset) * products.sum(axis=1)
-        bin_width = max(1, round(width / 2))
-        return cls(noise, np.concatenate(parts, axis=1), ground, spectra, templates, weight > 0, bin_width)
+        response = np.stack([by @ one for one in filters for by in self.derivatives])
+        gain, ground = self.noise.gain, self.noise.read_sigma**2 - self.noise.gain * self.noise.offset
+        parts = (filters.T, gain * projector @ (spectra @ products.T), projector @ response.T, projector)
+        return replace(
+            self, matrix=np.concatenate(parts, axis=1), ground=ground * products.sum(axis=1), weight=weight
+        )
 
     def columns(self, summed: Float64, n_spectra: Float64) -> Float64:
         """Readings of sums (m, D) of `n_spectra` (m,) visits, as columns (m, 10 + K) that add up."""
@@ -134,13 +147,13 @@ class DriftFilters:
         counted = self.noise.gain * (summed @ self.matrix[:, :2] ** 2) + n_spectra * self.ground[[0, 2]]
         return bool(np.all(np.diag(covariance) > _EXPLAINED * counted) and np.linalg.det(covariance) > 0)
 
-    def misfit(self, after: Float64, before: Float64, n_after: float, n_before: float) -> float:
+    def misfit(self, after: Float64, before: Float64, n_after: float, n_before: float) -> tuple[float, int]:
         """How many times more than noise, at least once, two sums (D,) differ by what neither basis nor drift explains.
 
         The difference per visit in bins of half a peak width, in units of its standard deviation, is fitted with the
         eigenspectra and the derivatives. What is left is averaged in square over all bins, and once more weighted by
         what a bin tells of drift: a line that comes in on the flank of another is in few bins, but in those. The
-        larger of the two counts, where it is more than chance.
+        larger of the two counts, where it is more than chance. Beside it, the bin of which most is left.
         """
         sums, n = np.stack([after, before]), np.array([[n_after], [n_before]])
         variance = self._binned(self._variance(sums, n))
@@ -149,14 +162,22 @@ class DriftFilters:
         difference = self._binned((after / n_after - before / n_before)[None, :])[0, usable] / sigma
         design = (self._binned(np.concatenate([self.eigenspectra, self.templates]))[:, usable] / sigma).T
         if difference.size <= design.shape[1]:
-            return 1.0
+            return 1.0, 0
         directions, sizes, _ = np.linalg.svd(design, full_matrices=False)
         directions = directions[:, sizes > 1e-9 * sizes[0]]
         rest = (difference - directions @ (directions.T @ difference)) ** 2
         freedom = 1.0 - (directions**2).sum(axis=1)
         told = (design[:, -2:] ** 2).sum(axis=0)
         informed = (design[:, -2:] ** 2 / np.maximum(told, 1e-300)).sum(axis=1)
-        return max(1.0, _excess(rest, freedom, np.ones(rest.size)), _excess(rest, freedom, informed))
+        times = max(1.0, _excess(rest, freedom, np.ones(rest.size)), _excess(rest, freedom, informed))
+        return times, int(np.flatnonzero(usable)[np.argmax(rest)])
+
+    def without(self, at: int) -> DriftFilters:
+        """Filters that do not look at the line around bin `at`."""
+        weight = self.weight.copy()
+        first = (at - _LINE_BINS) * self.bin_width
+        weight[max(0, first) : first + (2 * _LINE_BINS + 1) * self.bin_width] = 0.0
+        return self._weighted(weight)
 
     def _variance(self, sums: Float64, n: Float64) -> Float64:
         """Variance of each channel (m, D) of sums of n visits (m, 1): from what the basis expects, not from counts."""
@@ -165,7 +186,7 @@ class DriftFilters:
 
     def _binned(self, spectra: Float64) -> Float64:
         starts = np.arange(0, spectra.shape[1], self.bin_width)
-        return np.asarray(np.add.reduceat(np.where(self.live, spectra, 0.0), starts, axis=1))
+        return np.asarray(np.add.reduceat(np.where(self.weight > 0, spectra, 0.0), starts, axis=1))
 
 
 def _excess(squares: Float64, freedom: Float64, weight: Float64) -> float:

@@ -12,6 +12,7 @@ from models.drift_filters import N_FIXED, DriftFilters, Readings
 
 _CAPACITY, _OLD = 192, 128
 _RIDGE, _IDENTIFIED = 1e-9, 1e-6
+_MOST_LINES = 8
 _TRUST = 4.0
 """An eigenspectrum is believed to be as exact as if it were learnt from so many times fewer spectra."""
 
@@ -94,11 +95,13 @@ class DriftHistory:
         self._read(slice(0, self.size))
 
     def _read(self, at: slice) -> None:
-        if self._filters is None:
-            return
-        columns = self._filters.columns(self._spectra[at], self._n[at])
+        if self._filters is not None:
+            self._columns[at] = self._read_by(self._filters, at)
+
+    def _read_by(self, filters: DriftFilters, at: slice) -> Float64:
+        columns = filters.columns(self._spectra[at], self._n[at])
         columns[:, :2] += np.einsum("mij,mj->mi", Readings.of(columns).response, self._undone[at])
-        self._columns[at] = columns
+        return columns
 
     def _merge(self) -> None:
         """Add up pairs of neighbours among the older segments, never across the border of the eras."""
@@ -144,26 +147,39 @@ class DriftHistory:
         """Segments from `split` on against those from `first` to `split`, composition for composition.
 
         None where the basis does not explain the counts of the earlier ones. Errors are raised where the parts differ
-        by more than noise in what neither drift nor a known phase explains.
+        by more than noise in what neither drift nor a known phase explains. Mostly that is some lines of a phase that
+        is new: the rest of the spectrum tells of drift as before, and the contrast is that of the lines without them
+        that tell most.
         """
-        before = Readings.of(self._columns[first:split])
-        after = Readings.of(self._columns[split : self.size].sum(axis=0))
-        if not self._is_explained(first, split, before.covariance.sum(axis=0)):
+        if self._filters is None:
+            return None
+        filters, best = self._filters, self._contrast(self._filters, first, split)
+        for _ in range(_MOST_LINES if best is not None else 0):
+            times, worst = self._misfit(filters, first, split)
+            if times == 1.0:
+                break
+            filters = filters.without(worst)
+            other = self._contrast(filters, first, split)
+            if other is None:
+                break
+            if best is None or other.statistic > best.statistic:
+                best = other
+        return best
+
+    def _contrast(self, filters: DriftFilters, first: int, split: int) -> Contrast | None:
+        columns = self._columns if filters is self._filters else self._read_by(filters, slice(0, self.size))
+        before = Readings.of(columns[first:split])
+        after = Readings.of(columns[split : self.size].sum(axis=0))
+        whole = self._spectra[first:split].sum(axis=0)
+        if not filters.explains(whole, self.n_spectra(first, split), before.covariance.sum(axis=0)):
             return None
         found = against_composition(before, after, self._learnt / _TRUST)
-        return replace(found, covariance=found.covariance * self._misfit(first, split))
+        return replace(found, covariance=found.covariance * self._misfit(filters, first, split)[0])
 
-    def _is_explained(self, first: int, split: int, covariance: Float64) -> bool:
-        if self._filters is None:
-            return False
-        return self._filters.explains(self._spectra[first:split].sum(axis=0), self.n_spectra(first, split), covariance)
-
-    def _misfit(self, first: int, split: int) -> float:
-        if self._filters is None:
-            return 1.0
-        parts = (slice(first, split), slice(split, self.size))
-        sums = [self._spectra[part].sum(axis=0) for part in parts]
-        return self._filters.misfit(sums[1], sums[0], float(self._n[parts[1]].sum()), float(self._n[parts[0]].sum()))
+    def _misfit(self, filters: DriftFilters, first: int, split: int) -> tuple[float, int]:
+        parts = ((split, self.size), (first, split))
+        after, before = (self._spectra[slice(*part)].sum(axis=0) for part in parts)
+        return filters.misfit(after, before, *(self.n_spectra(*part) for part in parts))
 
 
 def against_composition(before: Readings, after: Readings, learnt: Float64) -> Contrast:
