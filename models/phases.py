@@ -371,8 +371,7 @@ class Phases:
             return
         sample = view.sample(positions)
         found = done(evaluate(self._mixture, sample, view.likelihood))
-        dominant = found.dominant
-        self._tell(positions, dominant, found.mixed, found.doubt)
+        self._tell(positions, dominant := found.dominant, found.mixed, found.doubt)
         if self._chance is not None:
             self._chance[:, positions] = dominant
         # Among single counts, what is left over is a mixture of three.
@@ -392,6 +391,7 @@ class Phases:
     def _mark(
         self, positions: Positions, label: NDArray[Any], confidence: Float64 | float, mixed: Float64 | float
     ) -> None:
+        confidence, mixed = np.minimum(confidence, 1.0), np.minimum(mixed, 1.0)  # rounding may go beyond
         self.label[positions], self.confidence[positions], self.mixed[positions] = label, confidence, mixed
         self.doubt[positions] = np.where(np.asarray(label) == UNSEEN, 1.0, 0.0)
         self.confidence[positions[self._engine.held[positions] & (self.label[positions] >= 0)]] = 0.0

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from models.phases import UNSEEN
 from streamer.plot_maps import Look, draw_map
 from streamer.run_data import Run
 
@@ -18,6 +19,8 @@ _COLOURS: Final = (
     "#a0cbe8", "#ffbe7d", "#8cd17d", "#86bcb6", "#d4a6c8", "#f1ce63",
 )  # fmt: skip
 _SURE: Final = 0.9
+UNLIKE: Final = "#1a1a1a"
+"""Colour of positions that are held back as anomalies: by no phase's colour."""
 
 
 def phase_colour(number: int) -> str:
@@ -30,9 +33,14 @@ def has_phases(run: Run) -> bool:
     return "phase" in run.maps and bool((run.maps["phase"] >= 0).any())
 
 
+def held_back(run: Run) -> NDArray[np.bool_]:
+    """Where a position is unlike every phase: its label is the nearest one, and nobody believes it (confidence 0)."""
+    return np.asarray((run.maps["phase"] >= 0) & (run.maps["confidence"] == 0))
+
+
 def phase_numbers(run: Run) -> list[int]:
-    """Numbers of the phases in the map, rising."""
-    found = np.unique(run.maps["phase"])
+    """Numbers of the phases in the map, rising; none that only positions bear which are held back."""
+    found = np.unique(run.maps["phase"][~held_back(run)])
     return [int(n) for n in found[found >= 0]]
 
 
@@ -50,7 +58,7 @@ def phase_spectra(run: Run) -> dict[int, NDArray[np.float64]]:
     label, confidence = run.maps["phase"].ravel(), run.maps["confidence"].ravel()
     spectra = {}
     for number in phase_numbers(run):
-        mine = label == number
+        mine = (label == number) & (confidence > 0)
         sure = mine & (confidence >= _SURE)
         rows = scores[sure if sure.any() else mine].astype(float)
         spectra[number] = np.asarray(run.basis["mean"] + rows.mean(axis=0) @ eigenspectra)
@@ -58,12 +66,18 @@ def phase_spectra(run: Run) -> dict[int, NDArray[np.float64]]:
 
 
 def draw_phases(ax: Axes, run: Run, label: NDArray[Any] | None = None) -> None:
-    """Draw the phase map (or another of the same phases) with its names."""
-    label = run.maps["phase"] if label is None else label
+    """Draw the phase map (or another of the same phases) with its names, and what is unlike them all."""
+    unlike = held_back(run)
+    label = np.where(unlike, UNSEEN, run.maps["phase"]) if label is None else label
     known = phase_names(run)
     numbers = sorted({*known, *np.unique(label[label >= 0]).astype(int).tolist()})
-    classes = tuple((float(n), known.get(n, f"phase {n}"), phase_colour(n)) for n in numbers)
-    draw_map(ax, run, np.where(label >= 0, label, np.nan), Look(classes=classes))
+    classes = [(float(n), known.get(n, f"phase {n}"), phase_colour(n)) for n in numbers]
+    values = np.where(label >= 0, label, np.nan)
+    if (unlike & (label < 0)).any():
+        beyond = float(max(numbers, default=-1) + 1)
+        classes.append((beyond, "anomaly", UNLIKE))
+        values[unlike & (label < 0)] = beyond
+    draw_map(ax, run, values, Look(classes=tuple(classes)))
 
 
 def phases_figure(run: Run) -> Figure:
@@ -72,7 +86,8 @@ def phases_figure(run: Run) -> Figure:
     halves: Any = figure.subfigures(2, 1, height_ratios=[1.2, 1.0])
     upper, lower = halves
     left, middle, right = upper.subplots(1, 3)
-    sizes = {n: int(np.count_nonzero(run.maps["phase"] == n)) for n in names}
+    surely = ~held_back(run)
+    sizes = {n: int(np.count_nonzero((run.maps["phase"] == n) & surely)) for n in names}
     left.set_title(f"{len(names)} phases" if len(names) > 1 else "one phase")
     draw_phases(left, run)
     for ax, name, title in ((middle, "confidence", "confidence"), (right, "mixed", "probability of a mixture")):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from sklearn.metrics import adjusted_rand_score
 
 from streamer.closing import Portrait
@@ -13,7 +15,7 @@ from streamer.config import PhaseSection, PipelineConfig
 from streamer.events import Event, Publish, SeriesClosed
 from streamer.glyphs import fit
 from streamer.pipeline import Pipeline
-from streamer.plot_phases import phase_spectra
+from streamer.plot_phases import UNLIKE, held_back, phase_names, phase_spectra, phases_figure
 from streamer.report import make_report
 from streamer.run_data import Run
 from streamer.wire import Control
@@ -104,6 +106,34 @@ def test_the_report_draws_phases_with_their_spectra(tmp_path: Path) -> None:
         mine = loaded.maps["phase"].ravel() == number
         np.testing.assert_allclose(spectrum, SCENE.expected[mine].mean(axis=0), atol=0.8)
         assert spectrum.sum() == pytest.approx(SCENE.mean_counts, rel=0.03)
+
+
+def test_what_is_held_back_as_an_anomaly_has_the_look_of_no_phase(tmp_path: Path) -> None:
+    pipeline, events = played()
+    finished(events, pipeline, tmp_path)
+    run = Run.load(tmp_path)
+    label, confidence = run.maps["phase"], run.maps["confidence"].copy()
+    assert not held_back(run).any()
+    odd = np.argwhere(label == 1)[:3]
+    confidence[tuple(odd.T)] = 0.0
+    run = replace(run, maps={**run.maps, "confidence": confidence})
+    figure = phases_figure(run)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    (bar,) = ax.child_axes
+    named = [text.get_text() for text in bar.get_yticklabels()]
+    assert named == [*phase_names(run).values(), "anomaly"]
+    shown = ax.images[0].to_rgba(np.ma.asarray(ax.images[0].get_array()))[..., :3]
+    dark = np.all(np.isclose(shown, to_rgb(UNLIKE)), axis=-1)
+    assert sorted(map(tuple, np.argwhere(dark))) == sorted(map(tuple, odd))
+    legend = [text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
+    assert f"phase 1: {np.count_nonzero(label == 1) - 3:,} positions" in legend
+
+
+def test_probabilities_are_none_above_one() -> None:
+    _, events = played()
+    for name in ("confidence", "mixed"):
+        assert np.nanmax(results(events, f"map/{name}")[-1].arrays[name]) <= 1.0
 
 
 def test_a_map_of_names_is_thinned_out_and_not_averaged() -> None:
