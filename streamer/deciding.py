@@ -142,8 +142,10 @@ class Deciding:
         events = self.ledger.tick(t_ns)
         proposals, told = self._watch.look(config)
         if running:
-            proposals += self._confirmed_stop(t_ns, config) + self._steering(config)
-            for proposal in proposals:
+            # First whether to stop: where to go on is no question any more once that is decided.
+            for proposal in proposals + self._confirmed_stop(t_ns, config):
+                events += self._issue(proposal, t_ns, config)
+            for proposal in self._steering(config):
                 events += self._issue(proposal, t_ns, config)
         return told + events
 

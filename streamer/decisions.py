@@ -160,8 +160,15 @@ class Ledger:
 
     def tick(self, t_ns: int) -> list[Event]:
         """Expire what nobody answered in time."""
+        return self._expire([i for i, e in self._open.items() if t_ns > e.params["valid_until_ns"]])
+
+    def ended(self) -> list[Event]:
+        """Expire what nobody has answered when the series ends: there is nothing left that could obey."""
+        return self._expire(list(self._open))
+
+    def _expire(self, identities: list[str]) -> list[Event]:
         events: list[Event] = []
-        for identity in [i for i, e in self._open.items() if t_ns > e.params["valid_until_ns"]]:
+        for identity in identities:
             events += self._settle(self._open.pop(identity), "expired", None)
         return events
 

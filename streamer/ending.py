@@ -29,6 +29,7 @@ def ending(series: Series) -> Pieces[list[Event]]:
 def _concluded(series: Series) -> Pieces[tuple[list[Event], dict[str, Any]]]:
     """What is final of the model, and the books."""
     engine, axis, config = series.engine, series.axis, series.config
+    unanswered = series.deciding.ledger.ended()
     confirmed = series.confirmed()
     yield from engine.finishing()
     groups = [*confirmed, *series.discover(final=True)]
@@ -39,7 +40,7 @@ def _concluded(series: Series) -> Pieces[tuple[list[Event], dict[str, Any]]]:
     yield
     denoised = yield from series.denoising.finishing(engine)
     # The last basis also where its version was published: its mean and novelties are those of the final map.
-    return [*told, *series.new_basis(final=True), *groups, *denoised], series.final_books()
+    return [*unanswered, *told, *series.new_basis(final=True), *groups, *denoised], series.final_books()
 
 
 def _named(series: Series) -> list[Event]:

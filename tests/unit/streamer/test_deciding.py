@@ -13,8 +13,10 @@ from simulator.raster import scan_order, sparse_order
 from simulator.schedule import Plan
 from streamer.config import PipelineConfig
 from streamer.config_decisions import DecisionConfig
+from streamer.events import Count, Event, Notify, Publish
 from streamer.evidence import Dose
 from streamer.planning import Progress
+from streamer.wire.items import Change
 from tests.loop import Loop, loop_of, phase_error
 from tests.specimens import grains
 
@@ -66,6 +68,43 @@ def test_a_stop_does_not_wait_for_the_model_to_move_once_more() -> None:
     spent = loop.series.dwell_s.sum() / (0.01 * truth.size)
     assert 1.0 <= spent < 1.1
     assert stop["evidence"]["coverage"] == 1.0
+
+
+def test_once_a_stop_is_decided_nothing_is_decided_of_where_to_go_on() -> None:
+    """Also where both come due with the same message."""
+    asked = config(**{**PHASE_MAP_ONLY, "stop_misclassified_area": 0.02, "lead_s": 1e-9})
+    sample = grains(overlap=0.3)
+    plan = Plan(scan_order(sample.nav_shape), passes=20, dwell_s=0.01, actions=("stop", "dwell"))
+    loop = loop_of(sample, 10, plan, asked, 25.0, block=96)
+
+    def watch(now: Loop) -> None:
+        if now.series.deciding._evidence._in_a_row.wants_another:
+            now.pipeline.feed(Change(0, "settings", {"decisions": {"lead_s": 1e3}}))
+
+    loop.watch = watch
+    loop.run()
+    assert [d["action"] for d in loop.decisions][-1] == "stop"
+    assert len(taken(loop, "stop")) == 1
+
+
+def test_what_nobody_answered_has_expired_when_the_series_ends() -> None:
+    sample = grains(overlap=0.3)
+    plan = Plan(scan_order(sample.nav_shape), passes=2, dwell_s=0.01, actions=("stop",))
+    asked = config("advise", stop_time_s=0.012 * sample.n_positions)
+    mirrors: list[dict[str, Any]] = []
+    counted: list[str | None] = []
+
+    class Deaf(Loop):
+        def _take(self, events: list[Event], t_ns: int) -> None:
+            told = [e.result for e in events if isinstance(e, Publish)]
+            mirrors.extend(dict(result.head) for result in told if result.topic == "decision")
+            counted.extend(e.label for e in events if isinstance(e, Count) and e.name == "decisions")
+            super()._take([e for e in events if not isinstance(e, Notify)], t_ns)
+
+    loop = loop_of(sample, 10, plan, asked, 25.0)
+    Deaf(loop.pipeline, loop.instrument).run()
+    assert [m.get("outcome") for m in mirrors] == [None, "expired"]
+    assert counted == ["stop/issued", "stop/expired"]
 
 
 def test_a_stop_waits_for_the_map_of_a_named_element() -> None:
