@@ -18,6 +18,7 @@ from simulator.sample import Specimen
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 DECADES = 4.0
 """Span of a logarithmic axis of intensity below its highest peak."""
+_MOST_COLUMNS = 5
 MOST_RINGS = 20
 """More rare positions than this are seen without rings."""
 QUANTITIES = {
@@ -42,8 +43,8 @@ def draw_specimen(specimen: Specimen, path: Path, counts: float, seed: int = 0) 
         Of the spectrum that is drawn as it would be measured.
     """
     n_maps = 2 + len(specimen.phases)
-    columns = min(n_maps, 5)
-    rows = -(-n_maps // columns)
+    rows = -(-n_maps // _MOST_COLUMNS)
+    columns = -(-n_maps // rows)
     figure = Figure(figsize=(3.0 * columns, 2.9 * rows + 4.6), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[2.9 * rows, 4.6], squeeze=False)[:, 0]
     axes = upper.subplots(rows, columns, squeeze=False).reshape(-1)
@@ -114,7 +115,7 @@ def _map(ax: Any, specimen: Specimen, values: NDArray[np.float64], title: str) -
     extent, units = _extent(specimen)
     image = values.reshape(specimen.nav_shape)
     shown = ax.imshow(image, cmap="viridis", extent=extent, interpolation="nearest", vmin=0)
-    ax.figure.colorbar(shown, ax=ax, shrink=0.8)
+    ax.figure.colorbar(shown, cax=ax.inset_axes((1.03, 0.0, 0.05, 1.0)))  # as high as the map, whatever its shape
     ax.set(title=title, xlabel=units, ylabel=units)
     ax.title.set_size("small")
 
