@@ -240,6 +240,7 @@ def _measure(folder: Path, places: Places, watched: Watched) -> dict[str, Any]:
         "books": dict(final.books),
         "balanced": final.balanced,
         "planned": watched.expected,
+        "dose": float(np.nanmean(final.maps["dwell"]) / (final.header["dwell_s"] * PASSES)),
         "rate_hz": _rate_hz(watched),
         "latency_p50_ms": timings.get("latency_p50_ms"),
         "latency_p99_ms": timings.get("latency_p99_ms"),
@@ -276,6 +277,7 @@ def _table(measured: Mapping[str, Any]) -> Group:
     facts = Table(title="What happened", title_justify="left", show_header=False)
     planned = f", {books['n_sent'] / measured['planned']:.0%} of those planned" if measured["planned"] else ""
     facts.add_row("spectra", f"{books['processed']:,}{planned}")
+    facts.add_row("dose", f"{measured['dose']:.0%} of what was planned")
     facts.add_row("lost", f"{lost:,}; the books {'balance' if measured['balanced'] else 'do not balance'}")
     if measured["rate_hz"] is not None:
         facts.add_row(

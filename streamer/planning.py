@@ -160,9 +160,10 @@ class Planner:
             "dwell_s": used_s,
             "planned_dwell_s": planned_s,
         }
+        how = f"{left_out} of {n} positions are left out, and " if left_out else ""
         reason = (
-            f"Pass {number + 1} takes {used_s:.4g} s instead of {planned_s:.4g} s: {left_out} of {n} positions are "
-            f"left out, and dwell goes where phases are not known yet."
+            f"Pass {number + 1} takes {used_s:.4g} s instead of {planned_s:.4g} s: {how}dwell goes where phases are "
+            "not known yet."
         )
         return with_arrays("dwell", str(number), reason, evidence, np.arange(n), dwell_s)
 

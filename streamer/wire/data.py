@@ -311,8 +311,11 @@ def parse_header(value: Mapping[str, Any]) -> tuple[HeaderMap, tuple[str, ...]]:
 
 
 def _unnamed(axis: AxisMap) -> tuple[str, ...]:
-    """Warn of an axis without name or units: what depends on them does not work."""
-    missing = [key for key in ("name", "units") if not getattr(axis, key)]
-    if not missing:
-        return ()
-    return (f"header: axis has no {' and no '.join(missing)}: no lines are named, and no network or library fits",)
+    """Warn of an axis without name or units: what does not work without, and what to send."""
+    told = []
+    if not axis.units:
+        lost = "peaks and edges are not named, and no network and no library fits"
+        told.append(f"header: axis has no units, so {lost}: send axis.units (keV, eV, deg, 1/cm or what it is in)")
+    if not axis.name:
+        told.append("header: axis has no name, so figures show none: send axis.name (Energy or what it is)")
+    return tuple(told)

@@ -52,6 +52,7 @@ def test_the_whole_loop(tmp_path: Path) -> None:
     assert last in {"dwell", "stop"}
     assert books["exit_status"] == ("stopped" if last == "stop" else "success")
     assert books["n_sent"] < 0.8 * measured["planned"]
+    assert 0.2 < measured["dose"] < 0.75
     whole = measured["errors"][0]
     assert whole["raw"] == pytest.approx(1.0, abs=0.1)
     assert whole["dose_factor"] > 20

@@ -65,8 +65,19 @@ def test_all_that_is_wrong_with_a_header_is_told() -> None:
     pipeline = Pipeline(PipelineConfig())
     pipeline.feed(header(axis={"size": 8, "scale": 0.1}, dwell_s=-1.0, technique="magic"))
     told = " ".join(w["text"] for w in pipeline.status()["warnings"])
-    for words in ("axis has no name and no units", "dwell_s ignored", "technique ignored"):
+    for words in ("axis has no name", "axis has no units", "dwell_s ignored", "technique ignored"):
         assert words in told
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"), [("units", "no network and no library fits: send axis.units"), ("name", "send axis.name")]
+)
+def test_what_an_axis_lacks_is_told_with_what_follows_from_it_and_what_to_do(missing: str, told: str) -> None:
+    pipeline = Pipeline(PipelineConfig())
+    pipeline.feed(header(axis={**AXIS, "name": "Energy", "units": "keV"} | {missing: ""}))
+    (warning,) = pipeline.status()["warnings"]
+    assert told in warning["text"]
+    assert ("network" in warning["text"]) is (missing == "units")
 
 
 def test_a_message_that_contradicts_its_header_is_told_by_its_number() -> None:

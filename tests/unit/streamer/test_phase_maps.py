@@ -126,8 +126,10 @@ def test_what_is_held_back_as_an_anomaly_has_the_look_of_no_phase(tmp_path: Path
     shown = ax.images[0].to_rgba(np.ma.asarray(ax.images[0].get_array()))[..., :3]
     dark = np.all(np.isclose(shown, to_rgb(UNLIKE)), axis=-1)
     assert sorted(map(tuple, np.argwhere(dark))) == sorted(map(tuple, odd))
-    legend = [text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
-    assert f"phase 1: {np.count_nonzero(label == 1) - 3:,} positions" in legend
+    legends = [legend for ax in figure.axes if (legend := ax.get_legend()) is not None]
+    assert f"phase 1: {np.count_nonzero(label == 1) - 3:,} positions" in [
+        text.get_text() for legend in legends for text in legend.get_texts()
+    ]
 
 
 def test_probabilities_are_none_above_one() -> None:
