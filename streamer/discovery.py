@@ -186,11 +186,9 @@ class Discovery:
 
     def conclude(self, engine: LinearEngine, axis: Axis, phases: Phases | None, config: AnomalySection) -> list[Event]:
         """Propose what phases came out at the end of the series, when they are settled."""
-        events = self._flags(engine, config.false_discovery, ended=True)
-        events += self._explained(engine, axis)
         self._follow_phases(engine, axis, phases, config)
         told = self._decided(engine, axis, phases, config)
-        return [*events, *self._flags(engine, config.false_discovery, ended=True), *told]
+        return [*self._flags(engine, config.false_discovery, ended=True), *told]
 
     def _explained(self, engine: LinearEngine, axis: Axis) -> list[Event]:
         """Ask no more about what the model explains altogether: a few positions, perhaps, of what became a phase."""
