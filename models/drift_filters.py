@@ -127,9 +127,7 @@ class DriftFilters:
         response = np.stack([by @ one for one in filters for by in self.derivatives])
         gain, ground = self.noise.gain, self.noise.read_sigma**2 - self.noise.gain * self.noise.offset
         parts = (filters.T, gain * projector @ (spectra @ products.T), projector @ response.T, projector)
-        return replace(
-            self, matrix=np.concatenate(parts, axis=1), ground=ground * products.sum(axis=1), weight=weight
-        )
+        return replace(self, matrix=np.concatenate(parts, axis=1), ground=ground * products.sum(axis=1), weight=weight)
 
     def columns(self, summed: Float64, n_spectra: Float64) -> Float64:
         """Readings of sums (m, D) of `n_spectra` (m,) visits, as columns (m, 10 + K) that add up."""
