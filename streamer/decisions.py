@@ -18,6 +18,7 @@ NS_PER_S = 1_000_000_000
 ASK_AGAIN_NS = 5 * NS_PER_S
 
 Outcome = Literal["accepted", "refused", "late", "expired"]
+_NOT_TAKEN = frozenset({"refused", "late", "expired"})
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Ledger:
     header: HeaderMap
     decisions: list[dict[str, Any]] = field(default_factory=list)
     _open: dict[str, _Open] = field(default_factory=dict)
+    _expired: dict[str, _Open] = field(default_factory=dict)
     _agreed: set[str] = field(default_factory=set)
     _last: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
 
@@ -95,7 +97,7 @@ class Ledger:
         if action not in self.header.actions:
             return False
         issued_ns, outcome = self._last.get((action, occasion), (0, "none"))
-        return outcome == "none" or (outcome in {"refused", "expired"} and t_ns - issued_ns >= ASK_AGAIN_NS)
+        return outcome == "none" or (outcome in _NOT_TAKEN and t_ns - issued_ns >= ASK_AGAIN_NS)
 
     def issue(self, proposal: Proposal, t_ns: int, *, model: int, config: DecisionConfig) -> list[Event]:
         """Write a decision down and send it; nothing where the controller cannot obey it, or was asked already."""
@@ -131,13 +133,16 @@ class Ledger:
     def answered(self, identity: str, t_ns: int, *, ok: bool, error: str, controller: str) -> tuple[Order, list[Event]]:
         """Take a controller's answer; the first one counts, unknown ones are ignored.
 
+        One that comes when the decision has expired is told as well: what came in time but waited here counts, all
+        else is late.
+
         Returns
         -------
         Order
             What the controller does now; empty where it was only advice, or not taken.
         list of Event
         """
-        entry = self._open.pop(identity, None)
+        entry = self._open.pop(identity, None) or self._expired.pop(identity, None)
         if entry is None:
             return Order(), []
         slack_ns = entry.params["valid_until_ns"] - t_ns
@@ -169,13 +174,15 @@ class Ledger:
     def _expire(self, identities: list[str]) -> list[Event]:
         events: list[Event] = []
         for identity in identities:
-            events += self._settle(self._open.pop(identity), "expired", None)
+            entry = self._expired[identity] = self._open.pop(identity)
+            events += self._settle(entry, "expired", None)
         return events
 
     def _settle(self, entry: _Open, outcome: Outcome, answer: Mapping[str, Any] | None) -> list[Event]:
         params = entry.params
         entry.written["outcome"] = outcome
-        self._last[entry.occasion] = (params["issued_ns"], outcome)
+        if self._last[entry.occasion][0] == params["issued_ns"]:  # it was not made again meanwhile
+            self._last[entry.occasion] = (params["issued_ns"], outcome)
         return [
             self._mirror(params, {}, outcome=outcome, answer=answer),
             Count("decisions", f"{params['action']}/{outcome}"),
