@@ -226,10 +226,9 @@ class Planner:
             "again": n_again,
             "fresh": index.size - n_again,
         }
-        reason = (
-            f"{evidence['measured']} of {self._engine.n_positions} positions are measured; {evidence['fresh']} others "
-            f"tell most about the rest, and {n_again} of those measured are not decided."
-        )
+        told = [f"{evidence['fresh']} others tell most about the rest"] if evidence["fresh"] else []
+        told += [f"{n_again} of those are not decided"] if n_again else []
+        reason = f"{evidence['measured']} of {self._engine.n_positions} positions are measured; {', and '.join(told)}."
         return with_arrays("visit", str(progress.visits), reason, evidence, index[order], dwell_s[order])
 
     def extension(
