@@ -42,7 +42,13 @@ Rate = Annotated[
     typer.Option(min=0.0, help="Spectra a second; 0: as fast as possible; absent: by dwell.", rich_help_panel=SCAN),
 ]
 OrderOption = Annotated[ScanOrder, typer.Option("--order", help="Order of the positions.", rich_help_panel=SCAN)]
-Actions = Annotated[str, typer.Option(help="Decisions that can be obeyed, comma-separated.", rich_help_panel=SCAN)]
+Actions = Annotated[
+    str,
+    typer.Option(
+        help="Decisions that can be obeyed, comma-separated: stop, dwell, visit, extend, pause, recalibrate.",
+        rich_help_panel=SCAN,
+    ),
+]
 ObeysAtOption = Annotated[
     ObeysAt, typer.Option("--obeys-at", help="Where a stop, visit or pause takes effect.", rich_help_panel=SCAN)
 ]

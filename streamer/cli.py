@@ -39,19 +39,21 @@ class Level(StrEnum):
 
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; `scanwise config` prints one.")]
-Source = Annotated[str | None, typer.Option(help="Endpoint of the instrument's data. [source.url]")]
+Source = Annotated[str | None, typer.Option(help="Endpoint of the instrument's data. (source.url)")]
 PatternOption = Annotated[
-    Pattern | None, typer.Option(help="sub for a publishing instrument, pull for a pushing one. [source.pattern]")
+    Pattern | None, typer.Option(help="sub for a publishing instrument, pull for a pushing one. (source.pattern)")
 ]
 BindSource = Annotated[
     bool | None,
-    typer.Option("--bind-source/--connect-source", help="Let the instrument connect to us. [source.bind]"),
+    typer.Option("--bind-source/--connect-source", help="Let the instrument connect to us. (source.bind)"),
 ]
-Results = Annotated[str | None, typer.Option(help="Endpoint where results are published. [results.url]")]
-ControlUrl = Annotated[str | None, typer.Option("--control", help="Endpoint of the control socket. [control.url]")]
-MetricsAt = Annotated[str | None, typer.Option("--metrics", help='HOST:PORT of /metrics, "" for none [metrics.listen]')]
-State = Annotated[Path | None, typer.Option(help="Folder for recordings and restarts. [state.dir]")]
-LogLevel = Annotated[Level | None, typer.Option("--log-level", help="Least important line written. [log.level]")]
+Results = Annotated[str | None, typer.Option(help="Endpoint where results are published. (results.url)")]
+ControlUrl = Annotated[str | None, typer.Option("--control", help="Endpoint of the control socket. (control.url)")]
+MetricsAt = Annotated[
+    str | None, typer.Option("--metrics", help='HOST:PORT of /metrics; "" for none. (metrics.listen)')
+]
+State = Annotated[Path | None, typer.Option(help="Folder for recordings and restarts. (state.dir)")]
+LogLevel = Annotated[Level | None, typer.Option("--log-level", help="Least important line written. (log.level)")]
 
 
 def _version(asked: bool) -> None:

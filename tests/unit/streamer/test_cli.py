@@ -71,6 +71,13 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
     assert scanwise(*arguments).exit_code == USAGE
 
 
+def test_flags_of_run_tell_the_key_of_the_configuration_that_they_override() -> None:
+    told = "".join(scanwise("run", "--help").output.split())
+    keys = "source.url source.pattern source.bind results.url control.url metrics.listen state.dir log.level"
+    for key in keys.split():
+        assert key in told
+
+
 def test_run_tells_its_exit_codes() -> None:
     told = scanwise("run", "--help").output
     for code in ("69", "70", "74", "78"):
