@@ -88,7 +88,7 @@ class Engine:
     def run(self, recover: Callable[[Engine], None]) -> None:
         """Work until the inbox is closed and empty; `recover` comes first."""
         try:
-            self._live.publish_status(self.pipeline.status(), self._portrait)
+            self._live.publish_status(self.pipeline.status() | {"state": "starting"}, self._portrait)
             begun_s = time.monotonic()
             warm_up(lambda: self.parts.inbox.waiting)
             self.is_warm = True

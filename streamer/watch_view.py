@@ -26,7 +26,13 @@ SILENT_S: Final = 3.0
 _RATES: Final = 60
 _ANOMALIES: Final = 3
 _PHASES, _UNMET = 6, 3
-_STATE_STYLE: Final = {"running": "bold green", "closing": "yellow", "idle": "cyan", "stopped": "red"}
+_STATE_STYLE: Final = {
+    "running": "bold green",
+    "closing": "yellow",
+    "starting": "cyan",
+    "idle": "cyan",
+    "stopped": "red",
+}
 
 
 @dataclass

@@ -198,7 +198,7 @@ def test_what_was_sent_does_not_change_afterwards(bench: Bench) -> None:
 def test_status_says_how_it_goes(bench: Bench) -> None:
     ran = bench.run(putting(Scene().messages()[:5]))
     first, last = ran.results("status")[0].head, ran.results("status")[-1].head
-    assert (first["state"], first["series"], first["in_flight"]) == ("idle", None, 5)
+    assert (first["state"], first["series"], first["in_flight"]) == ("starting", None, 5)
     assert (last["state"], last["series"], last["processed"], last["in_flight"]) == ("stopped", "scene", 96, 0)
     assert last["level"] == 0
     assert max(r.head["rate_hz"] for r in ran.results("status")) > 0

@@ -144,7 +144,7 @@ def test_plain_listeners_of_a_plain_daemon_still_work_beside_it(
 ) -> None:
     with Running(settings(tmp_path / "other")) as plain:
         listener: Listener = others.listener(plain, "status")
-        assert listener.until("status").head["state"] == "idle"
+        listener.until("status", state="idle")
 
 
 def test_key_files_that_hold_no_key_are_told(keys: Keys) -> None:
