@@ -197,6 +197,7 @@ def stops(results: list[dict[str, Any]], missed: list[str]) -> None:
     """Print how often a finished map misses its target, and how much longer than needed was scanned."""
     print(f"\nstop at a stated {STOP_TARGET:.1%} of the area called by a wrong phase, at a risk of {STOP_RISK:.0%}")
     print("beyond: dose over that of the earliest stop of the same scan, median [10 %, 90 %]")
+    print("without: scans stopped before the map that they foresee came to the target, left out of these medians")
     print(
         "known: the same where the phases and their mixtures are known beforehand, and the error is by exact posterior"
     )
@@ -224,11 +225,12 @@ def _print_stops(
     middle, text = _beyond([(s.counts, s.earliest) for _, s in ended])
     bound = _beyond([(dose, earliest) for dose, earliest, _ in bounds])[1]
     rate = _beyond([(s.by_rate, s.earliest) for _, s in ended])[1]
-    over = float(np.median([s.counts / fixed[n] - 1.0 for n, s in ended]))
+    over = [s.counts / fixed[n] - 1.0 for n, s in ended if np.isfinite(fixed[n])]
+    hindsight = f"{np.median(over):.0%}" if over else "-"
     ok = wrong <= 1.5 * STOP_RISK * len(ended) and middle <= MOST_BEYOND
     print(
         f"{title:21s} {len(mine)} scans, {len(ended)} stopped, {wrong} missed the target; beyond: {text}, "
-        f"rate: {rate}, known: {bound} ({len(bounds)}), fixed: {over:.0%} {'' if ok else 'MISSED'}",
+        f"rate: {rate}, known: {bound} ({len(bounds)}), fixed: {hindsight} {'' if ok else 'MISSED'}",
         flush=True,
     )
     return ok
@@ -240,7 +242,8 @@ def _beyond(doses: list[tuple[float, float]]) -> tuple[float, str]:
     if not beyond:
         return float("nan"), "-"
     low, middle, high = np.percentile(beyond, [10, 50, 90])
-    return float(middle), f"{middle:.0%} [{low:.0%}, {high:.0%}]"
+    without = f", {len(doses) - len(beyond)} without" if len(beyond) < len(doses) else ""
+    return float(middle), f"{middle:.0%} [{low:.0%}, {high:.0%}]{without}"
 
 
 def _hindsight(mine: list[Stopped]) -> float:
