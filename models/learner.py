@@ -96,6 +96,11 @@ class Learner:
         """How second moments are kept: 'moments' (exact) or 'ritz' (truncated history)."""
         return "moments" if isinstance(self._tracker, Moments) else "ritz"
 
+    @property
+    def n_paired(self) -> float:
+        """Spectra that exact moments are of; 0 where there are none, or the noise may turn out to be another one."""
+        return self._weight * (isinstance(self._tracker, Moments) and self.noise.is_poisson and self.is_settled)
+
     def add(self, visits: Visits) -> None:
         """Take visits over, which nobody changes later; they are learnt when there are enough of them."""
         if visits.total.size == 0:
@@ -247,12 +252,10 @@ class Learner:
 
     def learn_piece(self) -> bool:
         """Use idle time, less than a millisecond, for what is buffered; False where that is not enough to learn."""
-        if self._pieces is None:
-            if self._n_waiting < self._config.min_batch:
-                return False
-            self._pieces = self._learn()
-        if next(self._pieces, self) is self:
-            self._pieces = None
+        if self._pieces is None and self._n_waiting < self._config.min_batch:
+            return False
+        self._pieces = self._pieces or self._learn()
+        self._pieces = None if next(self._pieces, self) is self else self._pieces
         return True
 
     def refine(self) -> bool:
@@ -275,12 +278,15 @@ class Learner:
 
     def merge(self, other: Learnt) -> None:
         """Know also what another learner knows, as if all had been learnt here."""
-        both = self.learnt().merged(other, self._keep, self._peak_width)
-        self.noise, self.total, self._profile = both.noise, both.total, both.profile
-        self.exposure, self._weight = both.exposure, both.weight
-        self.n_seen, self._n_values = both.n_seen, both.n_values
-        self._tracker, self._scaling, self._scaled_at = both.tracker, both.scaling, 0.0
-        # The first spectra of the other are not here: to estimate the noise anew would be to forget them.
+        self.know(self.learnt().merged(other, self._keep, self._peak_width))
+
+    def know(self, learnt: Learnt) -> None:
+        """Know this in the place of what is known here."""
+        self.noise, self.total, self._profile = learnt.noise, learnt.total, learnt.profile
+        self.exposure, self._weight = learnt.exposure, learnt.weight
+        self.n_seen, self._n_values = learnt.n_seen, learnt.n_values
+        self._tracker, self._scaling, self._scaled_at = learnt.tracker, learnt.scaling, 0.0
+        # The first spectra of another learner are not here: to estimate the noise anew would be to forget them.
         self._prepared, self._estimates_left, self._first = None, [], []
 
     def _state(self, vectors: Float32 | Float64, eigenvalues: Float64, scaling: Scaling, n: float) -> LearntState:

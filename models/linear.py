@@ -23,6 +23,7 @@ from models.merging import arrays_of, merge_into
 from models.noise import NoiseModel
 from models.protection import Protection, Tested
 from models.published import Published, publish, subspace_angle_deg
+from models.relearn import Relearning
 from models.scoremap import ScoreMap
 from models.summary import Summary
 from models.visits import Visits, last_of_each, read_visits
@@ -67,6 +68,7 @@ class LinearEngine:
         self._angle = float("nan")
         self._preparing = self.prepared = self._finished = False
         self._forgetting = Forgetting(self.config, self._learner, self._map, self._clear)
+        self._relearning = Relearning(self)
         self._cleared: list[NDArray[np.int64]] = []
         self._summary = Summary()
         self._confirmed: list[NDArray[np.int64]] = []
@@ -128,7 +130,7 @@ class LinearEngine:
             raise ValueError("there are no groups before there is a model")
         number, positions = self._protection.accept(self._map.published, group)
         if positions.size:
-            self._learner.add(self._read_stored(positions))
+            self._relearning.add(positions, self._read_stored(positions))
         return number
 
     def window_of(self, group: Group) -> tuple[int, int]:
@@ -221,9 +223,9 @@ class LinearEngine:
     def _learn(self, index: Index, visits: Visits, tested: Tested) -> NDArray[np.bool_]:
         """Teach what is not flagged, and flagged spectra that are like a crowd of others; which flags (n,) wait."""
         teaches, waits, released = self._protection.hold(index, tested)
-        self._learner.add(visits if teaches.all() else visits.subset(teaches))
+        self._relearning.add(index, visits, teaches)
         if released.size:
-            self._learner.add(self._read_stored(released))
+            self._relearning.add(released, self._read_stored(released))
         return waits
 
     def _account(self, index: Index, visits: Visits, replace: bool) -> None:
@@ -269,7 +271,7 @@ class LinearEngine:
             self._cleared.append(found.cleared)
             self._confirmed.append(found.confirmed)
             if found.released.size:
-                self._learner.add(self._read_stored(found.released))
+                self._relearning.add(found.released, self._read_stored(found.released))
 
     def take_cleared(self) -> NDArray[np.int64]:
         """Positions that were found to be no anomalies since this was asked last."""
@@ -282,10 +284,8 @@ class LinearEngine:
         index = _together(confirmed)
         flag = np.full(index.size, FLAG_ANOMALOUS, dtype=np.uint8)
         window = self.windows.ranges(np.maximum(self._protection.held_back.window_of(index), 0))
-        score, p_value = self.anomaly[index], self.p_value[index]
-        return BatchResult(
-            index.astype(np.uint32), self.scores_at(index), score, flag, p_value, window, self._version
-        )  # fmt: skip
+        told = self.scores_at(index), self.anomaly[index], flag, self.p_value[index], window
+        return BatchResult(index.astype(np.uint32), *told, self._version)
 
     def _publish(self, state: LearntState) -> Basis:
         """Make a state the published version, with every stored score re-expressed."""
@@ -311,7 +311,7 @@ class LinearEngine:
     def wants_background(self) -> bool:
         """Whether `background` would do something."""
         waits = self._map.published is not None and self._protection.wants_work
-        return waits or self._preparing or self._map.sweeping or self._learner.wants_work
+        return waits or self._preparing or self._map.sweeping or self._learner.wants_work or self._relearning.is_due
 
     def prepare(self) -> None:
         """Let `background` do most of what the next `promote` has to do; it is `prepared` when that is done."""
@@ -328,6 +328,8 @@ class LinearEngine:
         if self._preparing:
             self._preparing = self._learner.refine()
             self.prepared = not self._preparing
+            return True
+        if self._relearning.work():
             return True
         if self._map.published is not None and self._protection.work(self._map.published):
             return True

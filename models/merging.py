@@ -57,6 +57,7 @@ def merge_into(engine: LinearEngine, arrays: Mapping[str, NDArray[Any]]) -> None
     index = np.asarray(arrays[f"{_MAP}index"], dtype=np.int64)
     fresh = score_map.visits[index] == 0
     learner = engine._learner
+    engine._relearning.give_up()
     learner.merge(Learnt.from_arrays(_below(_LEARNT, arrays), learner.n_kept))
     score_map.merge(_below(_MAP, arrays))
     # The higher score of two visits: neither is later than the other.

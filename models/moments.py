@@ -92,6 +92,10 @@ class Moments:
         self.n_rows += other.n_rows
         self.squares += other.squares
 
+    def start_from(self, other: Moments) -> None:
+        """Look for components where another one has found them, which is of nearly the same spectra."""
+        self._next, self._known = other._next, other._known
+
     def times(self, columns: Float32) -> Float32:
         """The moment times columns (D, k)."""
         image = np.zeros_like(columns)
