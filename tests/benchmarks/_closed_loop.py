@@ -22,6 +22,8 @@ from tests.loop import Loop, loop_of, phase_error
 
 Mode = Literal["uniform", "adaptive", "sparse", "random", "oracle"]
 SIDE, CHANNELS, COUNTS, DWELL_S = 40, 512, 10.0, 0.01
+QUICK = 0.25
+"""Part of the dwell that a pass of uniform and of adaptive curves has: what the first one spends, dwell cannot save."""
 CURVE_SIDES = {"precipitates": 80}
 """What is learnt of a phase that has a twentieth of a small map is little."""
 SPARSE_SHARE, SPARSE_SHARES = 0.12, {"precipitates": 0.06}
@@ -123,9 +125,10 @@ def scan(name: str, seed: int, mode: Mode, passes: int) -> list[Point]:
     def watch(now: Loop) -> None:
         series = now.series
         counts = float(series.engine.totals.sum()) / n
-        step = {"sparse": 0.1, "random": 0.1, "adaptive": 0.5}.get(mode, 0.4 * COUNTS)
+        fine = {"sparse": 0.1, "random": 0.1, "adaptive": 0.5, "uniform": 0.4 * QUICK * COUNTS}
         ends = now.instrument.schedule._sections and now.instrument.schedule._sections[0].done == 0
         before = points[-1].counts if points else 0.0
+        step = max(fine.get(mode, 0.4 * COUNTS), 0.04 * before * (mode == "uniform"))
         if counts < before + step or series.phases is None or not (sparse or ends or mode == "adaptive"):
             return
         label = _map(series, specimen, sparse=sparse)
@@ -153,9 +156,10 @@ def _steered(name: str, specimen: Specimen, seed: int, mode: Mode, passes: int) 
     if mode == "random":
         others = np.setdiff1d(np.arange(specimen.n_positions), order)
         order = np.concatenate([order, np.random.default_rng(seed).permutation(others).astype(np.uint32)])
-    plan = Plan(order, passes=1 if sparse else passes, dwell_s=DWELL_S, actions=("stop", "dwell", "visit"))
+    part = QUICK if mode in ("uniform", "adaptive") else 1.0
+    plan = Plan(order, passes=1 if sparse else passes, dwell_s=part * DWELL_S, actions=("stop", "dwell", "visit"))
     block = max(8, order.size // 20) if mode == "sparse" else shape[1]
-    loop = loop_of(specimen, seed + 1000, plan, PipelineConfig(decisions=asked), COUNTS, block=block)
+    loop = loop_of(specimen, seed + 1000, plan, PipelineConfig(decisions=asked), part * COUNTS, block=block)
     loop.instrument._header["actions"] = list({"adaptive": ("dwell",), "sparse": ("visit",)}.get(mode, ()))
     return loop
 

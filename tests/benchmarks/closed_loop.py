@@ -5,7 +5,8 @@ Run `python -m tests.benchmarks.closed_loop [--check] [--seeds N] [--known N] [-
 counts a position and pass); the truth is known. Each scan appends a line to the results file, so that a run can be cut
 in pieces (`--seconds`); tables are made of all lines in it.
 
-Curves: error of the phase map against counts a position, for a uniform scan of many passes, adaptive dwell, sparse
+Curves: error of the phase map against counts a position, for a uniform scan of many quick passes (a quarter of the
+counts), adaptive dwell in passes as quick, sparse
 sampling with adaptive dwell, random sparse sampling with the same inpainting, and an oracle that goes on only where the
 map is wrong. Homogeneous: the error of an element's map with adaptive dwell, on one phase. Stops: uniform passes,
 stopped by the daemon for a stated target, beside the earliest stop possible (small maps, and larger ones, in which
@@ -31,6 +32,7 @@ from tests.benchmarks._closed_known import known_scan, known_sparse, known_stop
 from tests.benchmarks._closed_loop import (
     COUNTS,
     CURVE_SIDES,
+    QUICK,
     SIDE,
     SPECIMENS,
     Mode,
@@ -44,7 +46,7 @@ from tests.benchmarks._closed_loop import (
 from tests.benchmarks._closed_sockets import stop_over_sockets
 
 LEVELS = (0.03, 0.01, 0.003)
-PASSES = {"uniform": 40, "adaptive": 40, "sparse": 1, "random": 1, "oracle": 12}
+PASSES = {"uniform": 160, "adaptive": 320, "sparse": 1, "random": 1, "oracle": 12}
 STOP_TARGET, STOP_RISK, STOP_PASSES = 0.02, 0.05, 40
 MOST_BEYOND = 0.25
 SOCKETS = ("sulfide_ore", "exercise")
@@ -102,7 +104,8 @@ def known(name: str, seed: int) -> dict[str, Any]:
     specimen = specimen_of(name, seed, CURVE_SIDES.get(name, SIDE))
     found: dict[str, Any] = {
         mode: [
-            {"counts": dose, "error": error} for dose, error in known_scan(specimen, seed, mode, COUNTS, min(LEVELS))
+            {"counts": dose, "error": error}
+            for dose, error in known_scan(specimen, seed, mode, COUNTS, min(LEVELS), QUICK)
         ]
         for mode in ("uniform", "adaptive")
     }
