@@ -29,7 +29,7 @@ class DriftFeed:
         self._engine, self._axis = engine, axis
         self._monitor: DriftMonitor | None = None
         self._total: Float64 = np.zeros(axis.size)
-        self._n_seen = 0
+        self._n_seen = self._n_replaced = 0
         self._published: Published | None = None
 
     @property
@@ -46,6 +46,9 @@ class DriftFeed:
             What had been taken out of these spectra before they were learnt.
         """
         learner = self._engine._learner
+        if learner.n_replaced != self._n_replaced:
+            # The difference would be that of two ways to sum up.
+            self._total, self._n_seen, self._n_replaced = learner.total.copy(), learner.n_seen, learner.n_replaced
         n = learner.n_seen - self._n_seen
         if not n or learner.noise_is_guessed or not learner.is_settled:
             return None

@@ -63,7 +63,7 @@ class Learner:
         self.total: Float64 = np.zeros(n_channels)
         self._profile: Float64 = np.zeros(n_channels)
         self.exposure = 0.0
-        self.n_seen = self._n_values = 0
+        self.n_seen = self._n_values = self.n_replaced = 0
         self._weight = self._least = 0.0
 
     @property
@@ -281,7 +281,8 @@ class Learner:
         self.know(self.learnt().merged(other, self._keep, self._peak_width))
 
     def know(self, learnt: Learnt) -> None:
-        """Know this in the place of what is known here."""
+        """Know this in the place of what is known here: `n_replaced` counts how often sums began anew."""
+        self.n_replaced += 1
         self.noise, self.total, self._profile = learnt.noise, learnt.total, learnt.profile
         self.exposure, self._weight = learnt.exposure, learnt.weight
         self.n_seen, self._n_values = learnt.n_seen, learnt.n_values

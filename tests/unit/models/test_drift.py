@@ -1,6 +1,6 @@
 """Drift of the energy axis: filters blind to composition, nothing seen where nothing is, shift told from gain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from models.axis import Axis
 from models.calibration import Calibration
 from models.drift import Drift, DriftMonitor
+from models.drift_feed import DriftFeed
 from models.drift_filters import DriftFilters, Readings
 from models.drift_history import DriftHistory, against_composition
+from models.linear import LinearEngine
 from models.noise import POISSON, NoiseModel
 from tests.unit.models.scenes import peak
 
@@ -248,3 +250,22 @@ def test_a_correction_that_was_taken_out_is_not_found_again() -> None:
 def test_the_same_stream_gives_the_same_bits() -> None:
     one, two = (watched(Stream(0, phase_spectra()), 120, 60, Calibration(1e-3, 0.0)) for _ in range(2))
     assert one == two
+
+
+def test_sums_that_were_made_anew_are_no_spectra_that_came() -> None:
+    """The feed looks at differences of what was learnt: sums over fewer spectra would count as less than none."""
+    engine = LinearEngine(1000, D, noise=POISSON, axis=AXIS)
+    feed, rng = DriftFeed(engine, AXIS), np.random.default_rng(0)
+    for first in range(0, 1000, 100):
+        index = np.arange(first, first + 100, dtype=np.uint32)
+        mean = 200.0 * phase_spectra()[first // 100 % 3]
+        engine.process(index, rng.poisson(mean, (100, D)).astype(np.uint16))
+        engine.promote()
+        if first == 500:
+            known = engine._learner.learnt()
+            engine._learner.know(replace(known, total=0.9 * known.total))
+        feed.look(Calibration())
+    assert feed._monitor is not None
+    history = feed._monitor._history
+    seen = history._spectra[: history.size]
+    assert seen.sum(axis=1) == pytest.approx(200.0 * history._n[: history.size], rel=0.1)
