@@ -51,7 +51,9 @@ STOP_TARGET, STOP_RISK, STOP_PASSES = 0.02, 0.05, 40
 MOST_BEYOND = 0.25
 SOCKETS = ("sulfide_ore", "exercise")
 """Specimens that the simulator has by name."""
-KNOWN_SPARSE = ((0.12, 5.0), (0.2, 2.0), (0.2, 5.0), (0.25, 2.0), (0.25, 5.0), (0.33, 1.0), (0.33, 2.0), (0.4, 2.0))
+KNOWN_SPARSE = (
+    (0.12, 5.0), (0.2, 2.0), (0.2, 5.0), (0.25, 2.0), (0.25, 5.0), (0.33, 1.0), (0.33, 2.0), (0.4, 2.0), (0.5, 2.0),
+)  # fmt: skip
 """Shares of the positions, and counts of a visit, of sparse scans that know the phases."""
 LARGE = 80
 """Side of the larger maps that are stopped: where fewer positions may be wrong, chance has a larger part in it."""
