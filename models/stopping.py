@@ -75,8 +75,9 @@ class Targets:
 
 
 def misclassified_area(
-    error: Float64, n_positions: int, risk: float, factor: float = 1.0, at_once: Float64 | float = 1.0
-) -> tuple[float, float]:
+    error: Float64, n_positions: int, risk: float, factor: float = 1.0, at_once: Float64 | float = 1.0,
+    factor_error: float = 0.0,
+) -> tuple[float, float]:  # fmt: skip
     """Expected part of the area that is called by a wrong phase, and what it exceeds with probability `risk` only.
 
     Parameters
@@ -87,12 +88,15 @@ def misclassified_area(
         Errors over those that the probabilities foresee.
     at_once : ndarray, (n,), optional
         How many positions are called wrongly together: guesses have their phase from the same measured ones.
+    factor_error : float
+        Standard error of the factor, as a part of it: what all positions of a map have in common, however many.
     """
     if not n_positions:
         return float("inf"), float("inf")
     expected = factor * float(error.sum(dtype=np.float64))
-    spread = float(np.sqrt(factor * (error * (1.0 - error) * at_once).sum(dtype=np.float64)))
-    return expected / n_positions, (expected + float(norm.isf(risk)) * spread) / n_positions
+    chance = factor * float((error * (1.0 - error) * at_once).sum(dtype=np.float64))
+    spread = np.hypot(np.sqrt(chance), factor_error * expected)
+    return expected / n_positions, float(expected + norm.isf(risk) * spread) / n_positions
 
 
 def error_slope(errors: Float64, passes: Float64) -> float:

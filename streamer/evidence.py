@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.axis import Axis
 from models.base import Float64
 from models.certainty import FinishedMap, finished_map, phase_errors, swayed
-from models.foresight import Foresight
+from models.foresight import FACTOR_ERROR, Foresight
 from models.half_dose import HalfDose
 from models.linear import LinearEngine
 from models.phases import Phases
@@ -255,8 +255,11 @@ class StopEvidence:
             together = guess.stands_for[guess.measured].mean()
             error, n = np.concatenate([error, guessed]), guess.distance.size
             at_once = np.concatenate([at_once, np.full(guessed.size, together)])
-        factor = self._foresight.factor(float(self._engine.totals.sum()), label, doubt)
-        return misclassified_area(error, n, risk, max(factor, 1.0 + beyond), at_once)[1]
+        dose = float(self._engine.totals.sum())
+        factor = max(self._foresight.factor(dose, label, doubt), 1.0 + beyond)
+        if guess is None:
+            factor = max(factor, self._foresight.unchecked(dose, label))
+        return misclassified_area(error, n, risk, factor, at_once, FACTOR_ERROR)[1]
 
     @property
     def _unresolved(self) -> bool:

@@ -47,3 +47,15 @@ def test_nothing_known_is_no_trust_and_new_phases_are_none_either() -> None:
     assert foresight.factor(3.0, split, doubt) < 1.5
     unlabelled = np.full(1000, -1, np.int32)
     assert foresight.factor(3.0, unlabelled, doubt) == 1.0
+
+
+def test_a_map_is_checked_by_one_of_two_thirds_of_its_dose_that_has_nearly_all_positions() -> None:
+    label, doubt = np.zeros(1000, np.int32), np.full(1000, 0.01, np.float32)
+    foresight, most = Foresight(), label.copy()
+    most[:200] = -1
+    assert foresight.unchecked(1.0, label) > 1.0
+    foresight.note(0.8, most, doubt)
+    assert foresight.unchecked(1.2, label) > 1.0
+    foresight.note(1.0, label, doubt)
+    assert foresight.unchecked(1.3, label) > 1.0
+    assert foresight.unchecked(1.5, label) == 1.0

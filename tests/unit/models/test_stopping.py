@@ -37,6 +37,17 @@ def test_expected_area_is_the_area_of_calibrated_posteriors_and_its_bound_is_sel
     assert misclassified_area(np.array([0.5]), 100, 0.05)[0] == pytest.approx(0.005)
 
 
+def test_what_all_positions_have_in_common_does_not_average_out() -> None:
+    """In a map of many positions the bound is that of an error of the factor; in one of few it is that of chance."""
+    rng = np.random.default_rng(0)
+    for n in (1_000, 100_000):
+        error = np.full(n, 0.02)
+        factors = np.maximum(1.0 + 0.1 * rng.standard_normal(4000), 0.0)
+        wrong = rng.binomial(n, 0.02 * factors) / n
+        bound = misclassified_area(error, n, 0.05, factor_error=0.1)[1]
+        assert 0.03 <= (wrong > bound).mean() <= 0.07
+
+
 def test_slope_of_the_error_is_what_the_next_pass_brings() -> None:
     rng = np.random.default_rng(1)
     passes = np.linspace(2.0, 4.0, 12)
