@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 _SEVERAL, _GROWTH = 4.0, 1.5
 """Spectra of each position that are learnt one by one, and growth of the counts, from which on it pays to sum them."""
-_MOST_VALUES = 150
-"""Non-zero channels of an accumulated spectrum from which on pairs of them cost more than they tell anew."""
+_MOST_PAIRS = 5_000
+"""Pairs of non-zero channels of an accumulated spectrum for each of its visits: more take more time than they tell."""
 _MOST_SINCE = 2
 """Visits of each position, in the mean, that may come while moments are made anew; then that is given up."""
-_PIECE_VALUES, _LEAST_ROWS, _MOST_ROWS = 8_000, 16, 512
+_PIECE_PAIRS, _MOST_ROWS = 1_000_000, 512
 
 
 class Relearning:
@@ -73,13 +73,14 @@ class Relearning:
             return False
         measured = max(scores.measured.size, 1)
         grown = learner.n_paired >= _SEVERAL * measured and scores.n_counts > _GROWTH * self._counts
-        return grown and self._values <= _MOST_VALUES
+        return grown and self._values**2 * measured <= _MOST_PAIRS * learner.n_seen
 
     @property
     def _values(self) -> float:
         """Numbers in the accumulated spectrum of a position, at most."""
-        learner = self._engine._learner
-        return learner.n_seen * learner.mean_values_per_row / max(self._engine.score_map.measured.size, 1)
+        engine, learner = self._engine, self._engine._learner
+        values = learner.n_seen * learner.mean_values_per_row / max(engine.score_map.measured.size, 1)
+        return float(min(values, engine.n_channels))
 
     def work(self) -> bool:
         """Do a piece of half a millisecond; False where nothing is due."""
@@ -100,7 +101,7 @@ class Relearning:
         yield
         lit = scores.totals[stored[scores.totals[stored] > 0]]
         sums = _Sums(engine, float(np.median(lit)) if lit.size else 0.0)
-        rows = int(np.clip(_PIECE_VALUES / max(self._values, 1.0), _LEAST_ROWS, _MOST_ROWS))
+        rows = int(np.clip(_PIECE_PAIRS / max(self._values, 1.0) ** 2, 1, _MOST_ROWS))
         for first in range(0, stored.size, rows):
             part = stored[first : first + rows]
             self._pending[part] = False
