@@ -10,6 +10,8 @@ from models.linear import LinearEngine
 from models.moments import Moments
 from models.noise import POISSON
 from models.preprocess import row_weights
+from simulator.sample import load_specimen
+from tests.unit.models.scenes import weighted_error
 
 N, D = 600, 256
 
@@ -82,6 +84,22 @@ def test_with_idle_time_phases_show_in_the_scan() -> None:
     assert engine.basis is not None
     assert engine.basis.rank == 2
     assert engine._learner.n_paired < 40 * N / 2
+
+
+def test_the_live_map_of_quick_passes_is_nearly_as_good_as_the_finished_one() -> None:
+    """Learnt visit by visit it is fourteen times as far from the truth."""
+    rates = 2.0 * load_specimen("core_shell", shape=(32, 32), channels=512).expected()
+    n, d = rates.shape
+    engine, rng, every = LinearEngine(n, d, noise=POISSON), np.random.default_rng(0), np.arange(n)
+    for _ in range(40):
+        for at in np.split(every, 16):
+            engine.process(at.astype(np.uint32), rng.poisson(rates[at]).astype(np.uint16))
+            for _ in range(60):
+                engine.background()
+        engine.promote()
+    live = weighted_error(engine.denoise(every), 40 * rates)
+    engine.finish()
+    assert live < 1.5 * weighted_error(engine.denoise(every), 40 * rates)
 
 
 def test_single_passes_are_left_alone() -> None:
