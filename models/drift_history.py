@@ -12,7 +12,7 @@ from models.drift_filters import N_FIXED, DriftFilters, Readings
 
 _CAPACITY, _OLD = 192, 128
 _RIDGE, _IDENTIFIED = 1e-9, 1e-6
-_MOST_LINES = 8
+_MOST_LINES, _LOOK_AGAIN = 8, 1 / 256
 _TRUST = 4.0
 """An eigenspectrum is believed to be as exact as if it were learnt from so many times fewer spectra."""
 
@@ -70,6 +70,7 @@ class DriftHistory:
         self._columns: Float64 = np.zeros((_CAPACITY, N_FIXED))
         self._filters: DriftFilters | None = None
         self._learnt: Float64 = np.zeros((0, 0))
+        self._n_added = self._looked_at = 0.0
         self.size = 0
         self.era = 0
 
@@ -80,6 +81,7 @@ class DriftHistory:
         at = slice(self.size, self.size + 1)
         self._spectra[at], self._n[at], self._undone[at] = summed, n_spectra, undone
         self.size += 1
+        self._n_added += n_spectra
         self._read(at)
 
     def reread(self, filters: DriftFilters, learnt: Float64) -> None:
@@ -151,30 +153,40 @@ class DriftHistory:
         is new: the rest of the spectrum tells of drift as before, and the contrast is that of the lines without them
         that tell most.
         """
-        if self._filters is None:
+        filters, best = self._filters, None
+        if filters is None:
             return None
-        filters, best = self._filters, self._contrast(self._filters, first, split)
-        for _ in range(_MOST_LINES if best is not None else 0):
+        for _ in range(1 + _MOST_LINES):
+            plain = self._plain(filters, first, split)
+            if plain is None:
+                break
             times, worst = self._misfit(filters, first, split)
-            if times == 1.0:
+            if best is None or plain.statistic > times * best.statistic:
+                best = replace(plain, covariance=times * plain.covariance)
+            # With fewer lines still, hardly more can be told than these tell where nothing raises their errors.
+            if times == 1.0 or plain.statistic <= best.statistic:
+                break
+            if filters is self._filters and not self._looks_again():
                 break
             filters = filters.without(worst)
-            other = self._contrast(filters, first, split)
-            if other is None:
-                break
-            if best is None or other.statistic > best.statistic:
-                best = other
         return best
 
-    def _contrast(self, filters: DriftFilters, first: int, split: int) -> Contrast | None:
+    def _looks_again(self) -> bool:
+        """Whether to look without lines, which takes some ten milliseconds: not after each segment of a long scan."""
+        if self._n_added - self._looked_at < _LOOK_AGAIN * self._n_added:
+            return False
+        self._looked_at = self._n_added
+        return True
+
+    def _plain(self, filters: DriftFilters, first: int, split: int) -> Contrast | None:
+        """The contrast through filters, with errors of noise alone; None where the basis does not explain."""
         columns = self._columns if filters is self._filters else self._read_by(filters, slice(0, self.size))
         before = Readings.of(columns[first:split])
         after = Readings.of(columns[split : self.size].sum(axis=0))
         whole = self._spectra[first:split].sum(axis=0)
         if not filters.explains(whole, self.n_spectra(first, split), before.covariance.sum(axis=0)):
             return None
-        found = against_composition(before, after, self._learnt / _TRUST)
-        return replace(found, covariance=found.covariance * self._misfit(filters, first, split)[0])
+        return against_composition(before, after, self._learnt / _TRUST)
 
     def _misfit(self, filters: DriftFilters, first: int, split: int) -> tuple[float, int]:
         parts = ((split, self.size), (first, split))

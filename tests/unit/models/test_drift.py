@@ -160,6 +160,30 @@ def test_a_phase_that_the_model_does_not_know_is_no_drift(share: float) -> None:
         assert monitor.add(draw.astype(np.float64), 64) is None
 
 
+def test_drift_is_found_although_a_phase_comes_that_the_model_does_not_know() -> None:
+    """Its lines, far from the others', say nothing of drift; those of the known phases tell it as without the phase."""
+    before, after = phase_spectra(), phase_spectra(Calibration(1e-3, 0.0))
+    stranger = peak(D, 120, 2.75) + peak(D, 430, 2.75)
+    stranger /= stranger.sum()
+    delays = []
+    for share in (0.0, 0.05):
+        for seed in range(5):
+            stream = Stream(seed, before)
+            monitor = stream.monitor()
+            for number in range(140):
+                new = share * stream.counts * stranger if number >= 60 else np.zeros(D)
+                segment = stream.segment(number, after if number >= 60 else before)
+                drift = monitor.add(segment + np.random.default_rng([7, seed, number]).poisson(new), 64)
+                if drift is not None:
+                    delays.append(number - 60)
+                    assert drift.shift == pytest.approx(1e-3, abs=4 * drift.shift_error)
+                    break
+    known, unknown = delays[:5], delays[5:]
+    assert min(delays) >= 0
+    assert len(unknown) == 5
+    assert np.median(unknown) <= np.median(known) + 4
+
+
 def test_a_badly_known_phase_is_no_drift() -> None:
     """An eigenspectrum that was learnt from few counts errs, also towards what a shift would do."""
     rng = np.random.default_rng(0)
